@@ -1,0 +1,332 @@
+//! The configuration: what there is to set, and the rules between settings.
+//!
+//! `config.default.toml` is the manual and the source of every default; this module turns the
+//! layers into types that can't be wrong. It reports all problems at once, with the key, where the
+//! value came from, and the nearest existing name; it never prints a secret.
+
+mod layers;
+mod read;
+mod show;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::ids::LaneId;
+use crate::roles::RolePrefix;
+use crate::secret::{LaneSecret, Secret};
+
+pub use layers::{DEFAULTS, Layers};
+
+/// All settings of an installation.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the servers are.
+    pub database: Database,
+    /// What role names begin with.
+    pub roles: RolePrefix,
+    /// How many lanes, and how wide.
+    pub lanes: Lanes,
+    /// What tenants may book, by name.
+    pub tiers: BTreeMap<String, Tier>,
+    /// Rules for new tenants.
+    pub tenants: Tenants,
+    /// Where migrations come from, and their limits.
+    pub migrations: Migrations,
+    /// What `init` needs, and nothing else does.
+    pub init: Init,
+    pub(crate) layers: Layers,
+}
+
+/// Where the servers are.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// PgBouncer's entry for the primary.
+    pub(crate) url: Option<tokio_postgres::Config>,
+    /// The admin's direct connection.
+    pub(crate) direct_url: Option<tokio_postgres::Config>,
+    /// PgBouncer's entries for the replicas.
+    pub replica_urls: Vec<tokio_postgres::Config>,
+    /// How long to wait for a connection.
+    pub connect_timeout: Duration,
+    /// The control plane's direct connections.
+    pub direct_connections: usize,
+}
+
+/// How many lanes, and how wide.
+#[derive(Debug, Clone)]
+pub struct Lanes {
+    /// Lanes in use.
+    pub count: u8,
+    /// Server connections of one lane.
+    pub pool_size: u16,
+    /// Server connections of all lanes.
+    pub server_connections: u16,
+    pub(crate) secret: Option<LaneSecret>,
+}
+
+/// What a tenant has booked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tier {
+    /// Transactions of one tenant at once.
+    pub slots: u16,
+}
+
+/// Rules for new tenants.
+#[derive(Debug, Clone)]
+pub struct Tenants {
+    /// The tier of a tenant that is created without one.
+    pub default_tier: String,
+    /// Subdomains that nobody may take, beyond the built-in ones.
+    pub reserved_subdomains: Vec<String>,
+}
+
+/// Where migrations come from, and their limits.
+#[derive(Debug, Clone)]
+pub struct Migrations {
+    /// A directory that replaces the built-in files.
+    pub dir: Option<PathBuf>,
+    /// How long one statement waits for a lock.
+    pub lock_timeout: Duration,
+    /// How long one statement may take.
+    pub statement_timeout: Duration,
+}
+
+/// What `init` needs.
+#[derive(Debug, Clone)]
+pub struct Init {
+    /// A superuser's connection to any database of the server.
+    pub superuser_url: Option<tokio_postgres::Config>,
+    /// Logins that run dumps.
+    pub dump_roles: Vec<String>,
+}
+
+impl Config {
+    /// Reads the layers into settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with every problem found: unknown keys, wrong types, values out of range,
+    /// and rules between settings that are broken.
+    pub fn from_layers(layers: Layers) -> Result<Self, Error> {
+        read::config(layers)
+    }
+
+    /// Every setting in effect as TOML, secrets hidden.
+    pub fn show(&self) -> String {
+        show::text(&self.layers)
+    }
+
+    /// Every setting in effect as JSON, secrets hidden.
+    pub fn show_json(&self) -> serde_json::Value {
+        show::json(&self.layers)
+    }
+
+    /// Non-fatal remarks about settings, for `config check` and `doctor`.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        for (key, missing) in [
+            ("database.url", self.database.url.is_none()),
+            ("database.direct_url", self.database.direct_url.is_none()),
+            ("lanes.secret", self.lanes.secret.is_none()),
+        ] {
+            if missing {
+                remarks
+                    .push(format!("`{key}` is not set: commands that need it will refuse to run"));
+            }
+        }
+        remarks
+    }
+}
+
+impl Database {
+    /// PgBouncer's entry for the primary, as this login.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `database.url` is not set.
+    pub fn pooled(&self, login: &str, password: &Secret) -> Result<tokio_postgres::Config, Error> {
+        let base = self.url.as_ref().ok_or_else(|| Error::unset("database.url"))?;
+        Ok(as_login(base, login, password))
+    }
+
+    /// The name of PgBouncer's entry for the primary.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `database.url` is not set.
+    pub fn pooled_name(&self) -> Result<&str, Error> {
+        let url = self.url.as_ref().ok_or_else(|| Error::unset("database.url"))?;
+        Ok(url.get_dbname().unwrap_or_default())
+    }
+
+    /// The admin's direct connection.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `database.direct_url` is not set.
+    pub fn direct(&self) -> Result<&tokio_postgres::Config, Error> {
+        self.direct_url.as_ref().ok_or_else(|| Error::unset("database.direct_url"))
+    }
+
+    /// The server of the admin's direct connection, as another login.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `database.direct_url` is not set.
+    pub fn direct_as(
+        &self,
+        login: &str,
+        password: &Secret,
+    ) -> Result<tokio_postgres::Config, Error> {
+        Ok(as_login(self.direct()?, login, password))
+    }
+
+    /// The name of the installation's database.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `database.direct_url` is not set.
+    pub fn name(&self) -> Result<&str, Error> {
+        Ok(self.direct()?.get_dbname().unwrap_or_default())
+    }
+}
+
+fn as_login(
+    base: &tokio_postgres::Config,
+    login: &str,
+    password: &Secret,
+) -> tokio_postgres::Config {
+    let mut config = base.clone();
+    config.user(login).password(password.expose());
+    config
+}
+
+impl Lanes {
+    /// The lanes in use.
+    pub fn in_use(&self) -> impl Iterator<Item = LaneId> {
+        LaneId::all().take(usize::from(self.count))
+    }
+
+    /// The key behind the passwords of the installation's logins.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `lanes.secret` is not set.
+    pub fn secret(&self) -> Result<&LaneSecret, Error> {
+        self.secret.as_ref().ok_or_else(|| Error::unset("lanes.secret"))
+    }
+
+    /// The lane of a new tenant: its id spread evenly over the lanes in use, so that sign-ups need
+    /// no counter to agree on.
+    pub fn for_new_tenant(&self, tenant: crate::ids::TenantId) -> LaneId {
+        let spread = tenant.as_uuid().as_u128() % u128::from(self.count);
+        u8::try_from(spread)
+            .ok()
+            .and_then(LaneId::new)
+            .expect("`count` is at most the number of lanes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    fn file(text: &str) -> (tempfile::TempDir, Layers) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tenantry.toml");
+        std::fs::write(&path, text).unwrap();
+        (dir, Layers::defaults().file(&path).unwrap())
+    }
+
+    fn problems(text: &str) -> String {
+        let (dir, layers) = file(text);
+        let Err(Error::Config { problems }) = Config::from_layers(layers) else {
+            panic!("`{text}` was taken")
+        };
+        problems.join("\n").replace(&dir.path().display().to_string(), "…")
+    }
+
+    #[test]
+    fn the_defaults_alone_are_right() {
+        let config = Config::from_layers(Layers::defaults()).unwrap();
+        assert_eq!((config.lanes.count, config.lanes.pool_size), (4, 12));
+        assert_eq!(config.tiers["enterprise"].slots, 10);
+        assert_eq!(config.database.connect_timeout, Duration::from_secs(30));
+        assert_eq!(config.remarks().len(), 3);
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once_with_its_origin() {
+        let problems = problems(
+            "[lanes]\ncuont = 3\npool_size = \"twelve\"\nsecret = \"short\"\n\
+             [database]\nurl = \"postgresql://u:p4ss@a,b/d\"\ndirect_url = \"nonsense p4ss\"\nconnect_timeout = \"-1s\"\n\
+             [tiers.gold]\nslot = 3\n[tenants]\ndefault_tier = \"none\"\n[roles]\nprefix = \"pg_\"",
+        );
+        assert!(!problems.contains("p4ss"), "{problems}");
+        insta::assert_snapshot!(problems, @r#"
+        `lanes.cuont` is not a setting (`…/tenantry.toml`); did you mean `lanes.count`?
+        `tiers.gold.slot` is not a setting (`…/tenantry.toml`); did you mean `tiers.free.slots`?
+        `database.url` must name exactly one host: with several, a check may ask another server than the query (from `…/tenantry.toml`)
+        `database.direct_url` is not a connection URL of the form `postgresql://user:password@host:port/database` (from `…/tenantry.toml`)
+        `database.connect_timeout` takes a duration above zero such as "30s", "5min" or "1h" (from `…/tenantry.toml`)
+        `roles.prefix` can't be used: `pg_` is not a role prefix (a lower-case letter, then up to 23 of `a-z`, `0-9`, `_`) (from `…/tenantry.toml`)
+        `lanes.secret` needs at least 32 characters (from `…/tenantry.toml`)
+        `lanes.pool_size` takes a whole number from 1 to 1000 (from `…/tenantry.toml`)
+        `tenants.default_tier` = `none` is not a tier: there are `enterprise`, `free`, `pro`
+        "#);
+    }
+
+    #[test]
+    fn both_rules_on_lanes_are_checked() {
+        insta::assert_snapshot!(problems("[lanes]\ncount = 8"), @"`lanes.count` × `lanes.pool_size` = 8 × 12 = 96 is over the budget `lanes.server_connections` = 48: lower one of the first two or raise the budget");
+        insta::assert_snapshot!(problems("[lanes]\npool_size = 10"), @"`tiers.enterprise.slots` = 10 must be below `lanes.pool_size` = 10: otherwise one tenant can fill its lane");
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_the_full_name_over_the_plain_one() {
+        let (_dir, layers) = file("[lanes]\ncount = 2\npool_size = 11\n[tiers.gold]\nslots = 7");
+        let variables = [
+            ("TENANTRY_LANES__COUNT", "3"),
+            ("DATABASE_URL", "postgresql://plain/db"),
+            ("TENANTRY_DATABASE__URL", "postgresql://full/db"),
+            ("DATABASE_REPLICA_URLS", "postgresql://r1/db, postgresql://r2/db"),
+            ("TENANTRY_LOG", "debug"),
+            ("HOME", "/root"),
+        ];
+        let layers = layers.environment(variables.map(|(n, v)| (n.to_owned(), v.to_owned())));
+        let layers = layers.flag("--x", "migrations.lock_timeout", "1s");
+        let config = Config::from_layers(layers).unwrap();
+        assert_eq!((config.lanes.count, config.lanes.pool_size), (3, 11));
+        assert_eq!(config.tiers["gold"].slots, 7);
+        assert_eq!(config.database.replica_urls.len(), 2);
+        assert_eq!(config.migrations.lock_timeout, Duration::from_secs(1));
+        let login = config.database.pooled("lane", &Secret::new("x")).unwrap();
+        assert_eq!(login.get_hosts(), [tokio_postgres::config::Host::Tcp("full".to_owned())]);
+        assert_eq!(login.get_user(), Some("lane"));
+    }
+
+    #[test]
+    fn an_unknown_variable_of_ours_is_refused() {
+        let variables = [("TENANTRY_LANES__CUONT".to_owned(), "3".to_owned())];
+        let error = Config::from_layers(Layers::defaults().environment(variables)).unwrap_err();
+        insta::assert_snapshot!(error, @"the configuration is wrong: `lanes.cuont` is not a setting (`TENANTRY_LANES__CUONT`); did you mean `lanes.count`?");
+    }
+
+    #[test]
+    fn nothing_that_is_shown_holds_a_secret() {
+        let (_dir, layers) = file(&format!(
+            "[database]\nurl = \"postgresql://u:p4ss@h/d\"\ndirect_url = \"host=h dbname=d password=p4ss\"\n\
+             replica_urls = [\"postgresql://h/d?password=p4ss\"]\n[lanes]\nsecret = \"{SECRET}\"\n\
+             [init]\nsuperuser_url = \"postgresql://s:p4ss@h/d\"",
+        ));
+        let config = Config::from_layers(layers).unwrap();
+        for shown in [config.show(), config.show_json().to_string(), format!("{config:?}")] {
+            assert!(!shown.contains("p4ss") && !shown.contains(SECRET), "{shown}");
+        }
+        assert!(config.show().contains("postgresql://u@h:5432/d"), "{}", config.show());
+    }
+
+    #[test]
+    fn a_relative_path_is_meant_from_its_file() {
+        let (dir, layers) = file("[migrations]\ndir = \"sql\"");
+        let config = Config::from_layers(layers).unwrap();
+        assert_eq!(config.migrations.dir.unwrap(), dir.path().join("sql"));
+    }
+}

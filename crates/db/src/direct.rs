@@ -1,0 +1,154 @@
+//! Direct connections to the primary, past PgBouncer: the control plane's way.
+//!
+//! The admin changes things; the reader only looks. Neither is ever handed to code that serves
+//! tenants: what this module gives out stays inside the crate.
+
+use std::time::Duration;
+
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+};
+use tokio_postgres::NoTls;
+use tokio_postgres::config::Host;
+use tokio_postgres::error::SqlState;
+
+use crate::config::{self, Config};
+use crate::error::{Doing, Error};
+use crate::roles::RolePrefix;
+
+/// The control plane's connections, as the admin.
+#[derive(Debug, Clone)]
+pub struct AdminDb {
+    pool: DirectPool,
+    pub(crate) roles: RolePrefix,
+    pub(crate) limits: config::Migrations,
+}
+
+impl AdminDb {
+    /// Prepares connections; the first use opens one.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `database.direct_url` is not set.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let pool = DirectPool::new(
+            config.database.direct()?.clone(),
+            &config.database,
+            config.database.direct_connections,
+        );
+        Ok(Self { pool, roles: config.roles.clone(), limits: config.migrations.clone() })
+    }
+
+    pub(crate) async fn connection(&self) -> Result<Object, Error> {
+        self.pool.connection().await
+    }
+}
+
+/// Connections for looking: directory, plan and status, as the reader.
+#[derive(Debug, Clone)]
+pub struct ReaderDb {
+    pool: DirectPool,
+}
+
+impl ReaderDb {
+    const CONNECTIONS: usize = 4;
+
+    /// Prepares connections; the first use opens one.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `database.direct_url` or `lanes.secret` is not set.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let login = config.roles.reader();
+        let password = config.lanes.secret()?.password(&login);
+        let server = config.database.direct_as(&login, &password)?;
+        Ok(Self { pool: DirectPool::new(server, &config.database, Self::CONNECTIONS) })
+    }
+
+    pub(crate) async fn connection(&self) -> Result<Object, Error> {
+        self.pool.connection().await
+    }
+}
+
+#[derive(Debug, Clone)]
+struct DirectPool {
+    pool: Pool,
+    server: String,
+}
+
+impl DirectPool {
+    fn new(mut server: tokio_postgres::Config, settings: &config::Database, size: usize) -> Self {
+        let shown = server_name(&server);
+        server.application_name("tenantry").connect_timeout(settings.connect_timeout);
+        let manager = Manager::from_config(
+            server,
+            NoTls,
+            ManagerConfig { recycling_method: RecyclingMethod::Fast },
+        );
+        let pool = Pool::builder(manager)
+            .max_size(size)
+            .wait_timeout(Some(settings.connect_timeout))
+            .create_timeout(Some(settings.connect_timeout))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .expect("a pool with a runtime can be built");
+        Self { pool, server: shown }
+    }
+
+    async fn connection(&self) -> Result<Object, Error> {
+        self.pool.get().await.map_err(|e| match e {
+            PoolError::Backend(source) => connect_error(self.server.clone(), source),
+            other => Error::Unavailable { server: self.server.clone(), source: Box::new(other) },
+        })
+    }
+}
+
+/// Begins a transaction. Dropped without a commit, it is rolled back.
+pub(crate) async fn begin(
+    connection: &mut Object,
+) -> Result<tokio_postgres::Transaction<'_>, Error> {
+    let client: &mut tokio_postgres::Client = connection;
+    client.transaction().await.doing("begin a transaction")
+}
+
+/// One connection of its own, with the task that drives it. For what needs another login than the
+/// pools have, or a session.
+pub(crate) async fn connect_once(
+    server: &tokio_postgres::Config,
+    timeout: Duration,
+) -> Result<tokio_postgres::Client, Error> {
+    let mut server = server.clone();
+    let shown = server_name(&server);
+    server.application_name("tenantry").connect_timeout(timeout);
+    let (client, connection) = tokio::time::timeout(timeout, server.connect(NoTls))
+        .await
+        .map_err(|e| Error::Unavailable { server: shown.clone(), source: Box::new(e) })?
+        .map_err(|source| connect_error(shown, source))?;
+    // Ends when the client is dropped. Its errors reach the client's own calls.
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+fn connect_error(server: String, source: tokio_postgres::Error) -> Error {
+    match source.code() {
+        Some(&SqlState::INVALID_CATALOG_NAME) => Error::NotInitialised(message(&source)),
+        Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
+            Error::NotInitialised(format!("{} at {server}", message(&source)))
+        }
+        _ => Error::Unavailable { server, source: Box::new(source) },
+    }
+}
+
+fn message(error: &tokio_postgres::Error) -> String {
+    error.as_db_error().map_or_else(|| error.to_string(), |e| e.message().to_owned())
+}
+
+/// A server as people know it, without login and password.
+pub(crate) fn server_name(server: &tokio_postgres::Config) -> String {
+    let host = match server.get_hosts().first() {
+        Some(Host::Tcp(host)) => host.clone(),
+        Some(Host::Unix(path)) => path.display().to_string(),
+        None => "localhost".to_owned(),
+    };
+    let port = server.get_ports().first().copied().unwrap_or(5432);
+    let database = server.get_dbname().unwrap_or_default();
+    format!("{host}:{port}/{database}")
+}

@@ -1,0 +1,79 @@
+//! `tenantry doctor`: looks at every server and says what is not as it should be, and what to do.
+//!
+//! It changes nothing, needs no superuser, and goes on after a finding, so that one run shows all.
+
+mod database;
+mod pooler;
+mod roles;
+
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::migrate::Migrations;
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// As it should be.
+    Ok,
+    /// Works, but not as intended.
+    Warning,
+    /// Does not work, or is not safe.
+    Failed,
+}
+
+/// One check.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// What was looked at.
+    pub name: &'static str,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What was found.
+    pub detail: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Check {
+    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, outcome: Outcome::Ok, detail: detail.into(), hint: None }
+    }
+
+    fn warning(name: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { name, outcome: Outcome::Warning, detail: detail.into(), hint: Some(hint.into()) }
+    }
+
+    fn failed(name: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { name, outcome: Outcome::Failed, detail: detail.into(), hint: Some(hint.into()) }
+    }
+
+    fn error(name: &'static str, error: &Error) -> Self {
+        let mut detail = error.to_string();
+        let mut cause = std::error::Error::source(error);
+        while let Some(source) = cause {
+            detail = format!("{detail}: {source}");
+            cause = source.source();
+        }
+        Self { name, outcome: Outcome::Failed, detail, hint: error.hint() }
+    }
+}
+
+/// Checks everything that can be checked.
+pub async fn examine(config: &Config, migrations: &Migrations) -> Vec<Check> {
+    let remarks = config.remarks();
+    let mut checks = vec![if remarks.is_empty() {
+        Check::ok("configuration", "complete")
+    } else {
+        Check::warning(
+            "configuration",
+            remarks.join("; "),
+            "set what is missing in `tenantry.toml`",
+        )
+    }];
+    checks.extend(database::checks(config, migrations).await);
+    checks.extend(pooler::checks(config).await);
+    checks
+}

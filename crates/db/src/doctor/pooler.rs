@@ -1,0 +1,108 @@
+//! PgBouncer and what is behind it, tried as each lane in use.
+
+use super::Check;
+use crate::config::Config;
+use crate::direct::{connect_once, server_name};
+use crate::error::{Doing, Error};
+use crate::pooler;
+
+pub(super) async fn checks(config: &Config) -> Vec<Check> {
+    if config.database.url.is_none() {
+        return vec![Check::warning(
+            "pgbouncer",
+            "`database.url` is not set",
+            "set it to PgBouncer's entry for the primary",
+        )];
+    }
+    let mut checks = vec![match mode(config).await {
+        Ok(check) => check,
+        Err(error) => return vec![Check::error("pgbouncer", &error)],
+    }];
+    checks.push(lanes(config).await.unwrap_or_else(|error| Check::error("lanes", &error)));
+    for replica in &config.database.replica_urls {
+        checks.push(
+            replica_check(config, replica)
+                .await
+                .unwrap_or_else(|error| Check::error("replica", &error)),
+        );
+    }
+    checks
+}
+
+async fn mode(config: &Config) -> Result<Check, Error> {
+    let settings = pooler::settings(config).await?;
+    let setting = |key: &str| settings.get(key).map_or("", String::as_str);
+    let lanes = &config.lanes;
+    let pool_size = setting("default_pool_size");
+    Ok(if setting("pool_mode") != "transaction" {
+        Check::failed(
+            "pgbouncer",
+            format!("`pool_mode` is `{}`", setting("pool_mode")),
+            "set `pool_mode = transaction`: binding is made for it",
+        )
+    } else if pool_size != lanes.pool_size.to_string() {
+        Check::warning(
+            "pgbouncer",
+            format!(
+                "`default_pool_size` is {pool_size}, but `lanes.pool_size` is {}",
+                lanes.pool_size
+            ),
+            "make them equal: Tenantry's own limits rely on it",
+        )
+    } else {
+        Check::ok(
+            "pgbouncer",
+            format!("transaction pooling, {pool_size} server connections for each lane"),
+        )
+    })
+}
+
+async fn lanes(config: &Config) -> Result<Check, Error> {
+    let secret = config.lanes.secret()?;
+    for lane in config.lanes.in_use() {
+        let login = config.roles.lane(lane);
+        let server = config.database.pooled(&login, &secret.password(&login))?;
+        let client = connect_once(&server, config.database.connect_timeout).await?;
+        let row = client
+            .query_typed_one("SELECT current_user::text, pg_is_in_recovery()", &[])
+            .await
+            .doing(format!("reach the primary through PgBouncer as `{login}`"))?;
+        if row.get::<_, &str>(0) != login || row.get(1) {
+            return Ok(Check::failed(
+                "lanes",
+                format!(
+                    "`{login}` through PgBouncer is `{}` on {}",
+                    row.get::<_, &str>(0),
+                    if row.get(1) { "a replica" } else { "the primary" }
+                ),
+                "`database.url` must name PgBouncer's entry for the primary, without a forced user",
+            ));
+        }
+    }
+    Ok(Check::ok(
+        "lanes",
+        format!("{} lanes reach the primary through PgBouncer", config.lanes.count),
+    ))
+}
+
+async fn replica_check(config: &Config, replica: &tokio_postgres::Config) -> Result<Check, Error> {
+    let login =
+        config.roles.lane(config.lanes.in_use().next().expect("`lanes.count` is at least 1"));
+    let mut server = replica.clone();
+    server.user(&login).password(config.lanes.secret()?.password(&login).expose());
+    let shown = server_name(&server);
+    let client = connect_once(&server, config.database.connect_timeout).await?;
+    let row = client
+        .query_typed_one("SELECT pg_is_in_recovery()", &[])
+        .await
+        .doing(format!("reach the replica {shown} through PgBouncer"))?;
+    Ok(if row.get(0) {
+        Check::ok("replica", format!("{shown} answers and is in recovery"))
+    } else {
+        Check::failed(
+            "replica",
+            format!("{shown} is not a replica"),
+            "`database.replica_urls` must name PgBouncer's entries for replicas",
+        )
+    })
+}

@@ -1,0 +1,133 @@
+//! The installation's roles: what each may do beyond what it should.
+
+use deadpool_postgres::Object;
+use tokio_postgres::types::Type;
+
+use super::Check;
+use crate::config::Config;
+use crate::error::{Doing, Error};
+use crate::ids::LaneId;
+
+pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> {
+    let roles = &config.roles;
+    let lanes: Vec<String> = LaneId::all().map(|lane| roles.lane(lane)).collect();
+    let mut expected =
+        vec![roles.owner(), roles.admin(), roles.rolemaker(), roles.reader(), roles.tenant_group()];
+    expected.extend(lanes.iter().cloned());
+    let rows = db
+        .query_typed(
+            "SELECT rolname::text, rolsuper, rolcreaterole, rolcreatedb OR rolreplication OR rolbypassrls, rolinherit
+             FROM pg_roles WHERE rolname = ANY ($1)",
+            &[(&expected, Type::TEXT_ARRAY)],
+        )
+        .await
+        .doing("look at the roles")?;
+    let mut problems = Vec::new();
+    for name in &expected {
+        let Some(row) = rows.iter().find(|row| row.get::<_, &str>(0) == name) else {
+            problems.push(format!("`{name}` is missing"));
+            continue;
+        };
+        if row.get(1) {
+            problems.push(format!("`{name}` is a superuser"));
+        }
+        if row.get::<_, bool>(2) != (*name == roles.rolemaker()) {
+            problems.push(format!("`{name}` has the wrong CREATEROLE"));
+        }
+        if row.get(3) {
+            problems
+                .push(format!("`{name}` may create databases, replicate or bypass row security"));
+        }
+        if lanes.contains(name) && row.get(4) {
+            problems
+                .push(format!("`{name}` inherits, so it has its tenants' rights without a bind"));
+        }
+    }
+    problems.extend(memberships(db, config, &lanes).await?);
+    problems.extend(settings(db, config, &lanes).await?);
+    Ok(if problems.is_empty() {
+        Check::ok(
+            "roles",
+            format!("{} roles, each with the rights it needs and no others", expected.len()),
+        )
+    } else {
+        Check::failed(
+            "roles",
+            problems.join("; "),
+            "run `tenantry init` again, and revoke by hand what it did not give",
+        )
+    })
+}
+
+/// Lanes are members of tenant roles only, and tenant roles of the group only.
+async fn memberships(db: &Object, config: &Config, lanes: &[String]) -> Result<Vec<String>, Error> {
+    let rows = db
+        .query_typed(
+            "SELECT format('`%s` is a member of `%s`', m.rolname, g.rolname)
+             FROM pg_auth_members am
+             JOIN pg_roles m ON m.oid = am.member
+             JOIN pg_roles g ON g.oid = am.roleid
+             WHERE m.rolname = ANY ($1) AND g.rolname !~ '^tenant_[0-9a-f]{32}$'
+                OR pg_has_role(m.oid, $2::text, 'MEMBER') AND m.rolname ~ '^tenant_[0-9a-f]{32}$' AND g.rolname <> $2
+             ORDER BY 1 LIMIT 10",
+            &[(&lanes, Type::TEXT_ARRAY), (&config.roles.tenant_group(), Type::TEXT)],
+        )
+        .await
+        .doing("look at the memberships")?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// A login may change its own settings: one that a thief had in hand may begin bound to a tenant.
+async fn settings(db: &Object, config: &Config, lanes: &[String]) -> Result<Vec<String>, Error> {
+    let mut logins = lanes.to_vec();
+    logins.push(config.roles.reader());
+    let rows = db
+        .query_typed(
+            "SELECT format('`%s` has the setting `%s`', r.rolname, setting)
+             FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole, unnest(s.setconfig) AS setting
+             WHERE r.rolname = ANY ($1) AND setting <> 'search_path=\"\"'
+             ORDER BY 1 LIMIT 10",
+            &[(&logins, Type::TEXT_ARRAY)],
+        )
+        .await
+        .doing("look at the logins' settings")?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Who is served by which lane: exactly one lane is a member of a served tenant's role, the one in
+/// its row, and that lane is in use.
+pub(super) async fn check_lanes(db: &Object, config: &Config) -> Result<Check, Error> {
+    let rows = db
+        .query_typed(
+            "SELECT format('tenant %s of lane %s is served by %s', t.id, t.lane,
+                           coalesce(string_agg(m.rolname, ', '), 'no lane'))
+             FROM public.tenants t
+             LEFT JOIN pg_roles g ON g.rolname = 'tenant_' || replace(t.id::text, '-', '')
+             LEFT JOIN pg_auth_members am ON am.roleid = g.oid
+             LEFT JOIN pg_roles m ON m.oid = am.member AND m.rolname = ANY ($1)
+             WHERE t.status IN ('ready', 'active')
+             GROUP BY t.id
+             HAVING array_agg(m.rolname::text) <> ARRAY[$2 || lpad(t.lane::text, 2, '0')] OR t.lane >= $3
+             ORDER BY t.id LIMIT 10",
+            &[
+                (&LaneId::all().map(|lane| config.roles.lane(lane)).collect::<Vec<_>>(), Type::TEXT_ARRAY),
+                (&format!("{}_lane_", config.roles), Type::TEXT),
+                (&i16::from(config.lanes.count), Type::INT2),
+            ],
+        )
+        .await
+        .doing("compare lanes and memberships")?;
+    let wrong: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    Ok(if wrong.is_empty() {
+        Check::ok("lane members", "each tenant is served by its own lane alone, and that is in use")
+    } else {
+        Check::failed(
+            "lane members",
+            wrong.join("; "),
+            format!(
+                "`lanes.count` is {}: a lower one than before cuts tenants off; else somebody granted or revoked by hand",
+                config.lanes.count
+            ),
+        )
+    })
+}

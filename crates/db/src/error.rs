@@ -1,0 +1,196 @@
+//! Everything that can go wrong in the library, named for the caller.
+
+use tokio_postgres::error::SqlState;
+
+use crate::ids::{InvalidName, SchemaName, TenantRef};
+use crate::migrate::{MigrationError, SetKind};
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Settings are missing or wrong; all of them are listed.
+    #[error("{}", list_problems(.problems))]
+    Config {
+        /// One sentence for each problem.
+        problems: Vec<String>,
+    },
+    /// A name does not have the form it must have.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// Values for a tenant break a rule.
+    #[error("{}", .problems.join("; "))]
+    InvalidTenant {
+        /// One sentence for each problem.
+        problems: Vec<String>,
+    },
+    /// No tenant has this id or subdomain.
+    #[error("there is no tenant `{0}`")]
+    TenantNotFound(TenantRef),
+    /// Another tenant has this subdomain, or had it until its retention ends.
+    #[error("subdomain `{0}` is taken")]
+    SubdomainTaken(String),
+    /// A tenant with this id exists already.
+    #[error("tenant `{0}` exists already")]
+    TenantExists(crate::ids::TenantId),
+    /// A legal hold stands against removing the tenant.
+    #[error("tenant `{0}` is under a legal hold")]
+    LegalHold(crate::ids::TenantId),
+    /// A schema is missing where its tenant is recorded, or the other way round.
+    #[error("schema `{0}` does not exist")]
+    SchemaMissing(SchemaName),
+    /// Migration files, or what the ledger says of them, do not fit together.
+    #[error(transparent)]
+    Migration(#[from] MigrationError),
+    /// Another process holds what this one needs.
+    #[error("{0} is being changed by another process")]
+    Busy(String),
+    /// The server is older than what Tenantry needs.
+    #[error("the server runs PostgreSQL {found}, but {needed} or newer is needed", needed = crate::MIN_POSTGRES_MAJOR)]
+    ServerTooOld {
+        /// The server's own words.
+        found: String,
+    },
+    /// The server or database can't serve as an installation.
+    #[error("{0}")]
+    UnsuitableServer(String),
+    /// `tenantry init` has not run on this database, or not to its end.
+    #[error("this database is not initialised: {0}")]
+    NotInitialised(String),
+    /// The public schema is older than this program.
+    #[error("the {set} migrations stand at {found}, but this program needs {needed}")]
+    Behind {
+        /// Which set.
+        set: SetKind,
+        /// The newest applied version, 0 for none.
+        found: i64,
+        /// The newest known version.
+        needed: i64,
+    },
+    /// No connection could be had.
+    #[error("can't connect to {server}")]
+    Unavailable {
+        /// Which server, without a password.
+        server: String,
+        /// What the driver said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The server refused a statement.
+    #[error("can't {doing}")]
+    Database {
+        /// What was being done, as a verb phrase.
+        doing: String,
+        /// What the driver said.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+}
+
+/// What an error means to somebody who does not know its details.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// What was named is not there.
+    NotFound,
+    /// What is there already stands against it.
+    Conflict,
+    /// The input is wrong.
+    Invalid,
+    /// A guard refused.
+    Refused,
+    /// Somebody else is at it; later it may work.
+    Busy,
+    /// A server does not answer; later it may work.
+    Unavailable,
+    /// A bug, or something that nobody foresaw.
+    Internal,
+}
+
+impl Error {
+    /// What the error means to somebody who does not know its details.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Config { .. } | Self::Name(_) | Self::InvalidTenant { .. } => ErrorKind::Invalid,
+            Self::TenantNotFound(_) | Self::SchemaMissing(_) => ErrorKind::NotFound,
+            Self::SubdomainTaken(_) | Self::TenantExists(_) | Self::LegalHold(_) => {
+                ErrorKind::Conflict
+            }
+            Self::Migration(error) => error.kind(),
+            Self::Busy(_) => ErrorKind::Busy,
+            Self::ServerTooOld { .. }
+            | Self::UnsuitableServer(_)
+            | Self::NotInitialised(_)
+            | Self::Behind { .. } => ErrorKind::Refused,
+            Self::Unavailable { .. } => ErrorKind::Unavailable,
+            Self::Database { source, .. } if server_is_away(source) => ErrorKind::Unavailable,
+            Self::Database { .. } => ErrorKind::Internal,
+        }
+    }
+
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Config { .. } => {
+                "`tenantry config show` prints every setting and where it came from"
+            }
+            Self::NotInitialised(_) => {
+                "run `tenantry init --superuser-url postgresql://…` once, then `tenantry migrate run`"
+            }
+            Self::Behind { .. } => "run `tenantry migrate run`",
+            Self::TenantNotFound(_) => "`tenantry tenant list` shows all tenants",
+            Self::Migration(error) => return error.hint(),
+            Self::Busy(_) => "wait for it to end, then try again",
+            Self::Unavailable { .. } => "is it running? `tenantry doctor` checks every server",
+            Self::ServerTooOld { .. } => {
+                "upgrade the server, or point `database.direct_url` to a newer one"
+            }
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+
+    pub(crate) fn config(problem: String) -> Self {
+        Self::Config { problems: vec![problem] }
+    }
+
+    pub(crate) fn unset(key: &str) -> Self {
+        Self::config(format!("`{key}` is not set, and this command needs it"))
+    }
+}
+
+/// Whether the statement was fine and the server, or the way to it, was not.
+fn server_is_away(error: &tokio_postgres::Error) -> bool {
+    let away = |code: &SqlState| {
+        let class_connection = code.code().starts_with("08");
+        let closing = [
+            SqlState::ADMIN_SHUTDOWN,
+            SqlState::CRASH_SHUTDOWN,
+            SqlState::CANNOT_CONNECT_NOW,
+            SqlState::TOO_MANY_CONNECTIONS,
+        ];
+        class_connection || closing.contains(code)
+    };
+    error.is_closed() || error.code().is_some_and(away)
+}
+
+fn list_problems(problems: &[String]) -> String {
+    match problems {
+        [one] => format!("the configuration is wrong: {one}"),
+        many => format!(
+            "the configuration is wrong in {} places:\n  - {}",
+            many.len(),
+            many.join("\n  - ")
+        ),
+    }
+}
+
+/// Adds to a driver's error what was being done.
+pub(crate) trait Doing<T> {
+    /// `doing` is a verb phrase that follows «can't».
+    fn doing(self, doing: impl Into<String>) -> Result<T, Error>;
+}
+
+impl<T> Doing<T> for Result<T, tokio_postgres::Error> {
+    fn doing(self, doing: impl Into<String>) -> Result<T, Error> {
+        self.map_err(|source| Error::Database { doing: doing.into(), source })
+    }
+}

@@ -1,0 +1,31 @@
+//! Tenantry's library: every tenant in a PostgreSQL schema of its own, and the whole life of it.
+//!
+//! It knows no HTTP and no command line. The rooms: [`config`] (what there is to set), [`init`]
+//! (roles and hardening), [`migrate`] (the two sets of migrations), [`lifecycle`] (what happens to
+//! a tenant), [`models`] (a row type and its queries for each table), [`doctor`] (is all as it
+//! should be).
+
+pub mod config;
+pub mod doctor;
+pub mod init;
+pub mod lifecycle;
+pub mod migrate;
+pub mod models;
+pub mod pooler;
+
+mod direct;
+mod error;
+mod ids;
+mod roles;
+mod scram;
+mod secret;
+
+pub use config::Config;
+pub use direct::{AdminDb, ReaderDb};
+pub use error::{Error, ErrorKind};
+pub use ids::{InvalidName, LaneId, SchemaName, Subdomain, TenantId, TenantRef};
+pub use roles::RolePrefix;
+pub use secret::{LaneSecret, Secret};
+
+/// The oldest PostgreSQL that Tenantry works with.
+pub const MIN_POSTGRES_MAJOR: u32 = 15;

@@ -1,0 +1,139 @@
+//! Reading SQL as tokens: enough to compare files by meaning, and to see what a statement begins
+//! with. PostgreSQL parses; this only looks.
+
+use sha2::{Digest, Sha256};
+use squawk_lexer::TokenKind;
+
+/// SHA-256 of a file's bytes, line ends unified so that a checkout on Windows changes nothing.
+pub(super) fn checksum(text: &str) -> [u8; 32] {
+    Sha256::digest(text.replace("\r\n", "\n")).into()
+}
+
+/// SHA-256 of a file's tokens: the same for two files that differ in comments and white space only.
+pub(super) fn token_checksum(text: &str) -> [u8; 32] {
+    let text = text.replace("\r\n", "\n");
+    let mut hash = Sha256::new();
+    for token in tokens(&text) {
+        // The length keeps `ab c` and `a bc` apart.
+        hash.update((token.text.len() as u64).to_be_bytes());
+        hash.update(token.text);
+    }
+    hash.finalize().into()
+}
+
+/// A statement of a file, as far as it can be known without parsing.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Statement {
+    /// Its first words, in capitals, one space between: at most two.
+    pub(super) opening: String,
+    /// The line of its first token, from 1.
+    pub(super) line: usize,
+}
+
+/// The statements of a file. `BEGIN ATOMIC … END` of a function body belongs to its statement.
+pub(super) fn statements(text: &str) -> Vec<Statement> {
+    let mut statements = Vec::new();
+    let mut words: Vec<String> = Vec::new();
+    let mut previous = String::new();
+    let (mut line, mut in_body, mut at_start) = (0, false, true);
+    for token in tokens(text) {
+        let word = token.text.to_uppercase();
+        if token.kind == TokenKind::Semi && !in_body {
+            if !words.is_empty() {
+                statements.push(Statement { opening: words.join(" "), line });
+            }
+            words.clear();
+            continue;
+        }
+        if in_body && at_start && word == "END" {
+            in_body = false;
+        }
+        if previous == "BEGIN" && word == "ATOMIC" {
+            in_body = true;
+        }
+        at_start = token.kind == TokenKind::Semi || (previous == "BEGIN" && word == "ATOMIC");
+        if words.is_empty() {
+            line = token.line;
+        }
+        if words.len() < 2 {
+            words.push(word.clone());
+        }
+        previous = word;
+    }
+    if !words.is_empty() {
+        statements.push(Statement { opening: words.join(" "), line });
+    }
+    statements
+}
+
+/// Whether the statement would end or split the transaction that the file runs in.
+pub(super) fn controls_transaction(statement: &Statement) -> bool {
+    let first = statement.opening.split(' ').next().unwrap_or_default();
+    matches!(first, "BEGIN" | "COMMIT" | "ROLLBACK" | "ABORT" | "END" | "SAVEPOINT" | "RELEASE")
+        || matches!(statement.opening.as_str(), "START TRANSACTION" | "PREPARE TRANSACTION")
+}
+
+struct TokenText<'a> {
+    kind: TokenKind,
+    text: &'a str,
+    line: usize,
+}
+
+fn tokens(text: &str) -> impl Iterator<Item = TokenText<'_>> {
+    let mut at = 0;
+    let mut line = 1;
+    squawk_lexer::tokenize(text).filter_map(move |token| {
+        let start = at;
+        at += token.len as usize;
+        let piece = &text[start..at];
+        let starts_at = line;
+        line += piece.matches('\n').count();
+        let skipped = matches!(
+            token.kind,
+            TokenKind::Whitespace
+                | TokenKind::LineComment
+                | TokenKind::BlockComment { .. }
+                | TokenKind::Eof
+        );
+        (!skipped).then_some(TokenText { kind: token.kind, text: piece, line: starts_at })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_white_space_and_line_ends_do_not_change_the_token_checksum() {
+        let plain = "CREATE TABLE a (b text);";
+        for same in
+            ["-- licence\nCREATE TABLE a (b text);", "CREATE  TABLE a\r\n(b /* why */ text);"]
+        {
+            assert_eq!(token_checksum(plain), token_checksum(same), "{same}");
+            assert_ne!(checksum(plain), checksum(same));
+        }
+        for other in
+            ["CREATE TABLE a (c text);", "CREATE TABLE a (b text)", "CREATE TABLE ab (text);"]
+        {
+            assert_ne!(token_checksum(plain), token_checksum(other), "{other}");
+        }
+        assert_eq!(checksum("a\r\nb"), checksum("a\nb"));
+    }
+
+    #[test]
+    fn statements_are_found_where_postgres_would_find_them() {
+        let text = "-- ; COMMIT\nCREATE TABLE a (b text DEFAULT ';');\n/* ROLLBACK; */\n\
+                    CREATE FUNCTION f() RETURNS void LANGUAGE sql AS $x$ COMMIT; $x$;\n\
+                    CREATE FUNCTION g() RETURNS int BEGIN ATOMIC SELECT 1; SELECT CASE WHEN true THEN 1 END; END;\n\
+                    commit;";
+        let found = statements(text);
+        let openings: Vec<_> = found.iter().map(|s| (s.opening.as_str(), s.line)).collect();
+        assert_eq!(
+            openings,
+            [("CREATE TABLE", 2), ("CREATE FUNCTION", 4), ("CREATE FUNCTION", 5), ("COMMIT", 6)]
+        );
+        let control: Vec<_> =
+            found.iter().filter(|s| controls_transaction(s)).map(|s| s.line).collect();
+        assert_eq!(control, [6]);
+    }
+}

@@ -1,0 +1,58 @@
+//! `public.audit_log`: who did what to which tenant, written in the transaction that does it.
+
+use serde_json::Value;
+use tokio_postgres::GenericClient;
+use tokio_postgres::types::Type;
+
+use crate::error::{Doing, Error};
+use crate::ids::TenantId;
+
+/// Who acts: a person at the command line, a token's subject, a background task.
+#[derive(Debug, Clone)]
+pub struct Actor(String);
+
+impl Actor {
+    /// Somebody known by this text, for instance `cli:alice`. Must not be personal data beyond what
+    /// the operator chose as an account's name.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Action {
+    TenantCreated,
+    TenantSchemaDeleted,
+}
+
+impl Action {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::TenantCreated => "tenant.created",
+            Self::TenantSchemaDeleted => "tenant.schema_deleted",
+        }
+    }
+}
+
+/// Writes an entry. It stays only if the transaction does.
+pub(crate) async fn record(
+    tx: &impl GenericClient,
+    actor: &Actor,
+    action: Action,
+    tenant: TenantId,
+    details: &Value,
+) -> Result<(), Error> {
+    tx.execute_typed(
+        "INSERT INTO public.audit_log (actor, action, tenant_id, details) VALUES ($1, $2, $3, $4)",
+        &[
+            (&actor.0, Type::TEXT),
+            (&action.as_str(), Type::TEXT),
+            (tenant.as_uuid(), Type::UUID),
+            (details, Type::JSONB),
+        ],
+    )
+    .await
+    .doing("write the audit log")?;
+    Ok(())
+}

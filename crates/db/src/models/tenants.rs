@@ -1,0 +1,319 @@
+//! `public.tenants`: one row for each tenant.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+use tokio_postgres::{GenericClient, Row};
+use uuid::Uuid;
+
+use crate::direct::ReaderDb;
+use crate::error::{Doing, Error};
+use crate::ids::{LaneId, SchemaName, Subdomain, TenantId, TenantRef};
+
+/// Where a tenant stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Provisioned ahead of time, not yet anybody's. Appears in no list.
+    Ready,
+    /// In use.
+    Active,
+    /// Shut out until resumed.
+    Suspended,
+    /// Shut out, restorable until its retention ends.
+    Deleted,
+    /// Being removed for good.
+    Purging,
+    /// A tombstone.
+    Purged,
+}
+
+impl Status {
+    /// As the table stores it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+            Self::Deleted => "deleted",
+            Self::Purging => "purging",
+            Self::Purged => "purged",
+        }
+    }
+}
+
+impl FromStr for Status {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Ready, Self::Active, Self::Suspended, Self::Deleted, Self::Purging, Self::Purged]
+            .into_iter()
+            .find(|status| status.as_str() == text)
+            .ok_or_else(|| format!("`{text}` is not a tenant's status"))
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A tenant.
+#[derive(Debug, Clone, Serialize)]
+pub struct Tenant {
+    /// Its id, from which the names of schema and role follow.
+    pub id: TenantId,
+    /// Its display name.
+    pub name: String,
+    /// Its unique human name. A purged tenant has none.
+    pub subdomain: Option<String>,
+    /// What it has booked.
+    pub tier: String,
+    /// Where it stands in its life.
+    pub status: Status,
+    /// Its lane's number.
+    pub lane: i16,
+    /// The newest tenant migration that it has.
+    pub schema_version: i64,
+    /// Whether it must not be purged.
+    pub legal_hold: bool,
+    /// Free settings of the product.
+    pub settings: Value,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When its row was last changed.
+    pub updated_at: Timestamp,
+}
+
+impl Tenant {
+    /// The name of its schema and role.
+    pub fn schema(&self) -> SchemaName {
+        self.id.schema()
+    }
+
+    fn from_row(row: &Row) -> Result<Self, Error> {
+        let read = || -> Result<Self, tokio_postgres::Error> {
+            Ok(Self {
+                id: row.try_get::<_, Uuid>("id")?.into(),
+                name: row.try_get("name")?,
+                subdomain: row.try_get("subdomain")?,
+                tier: row.try_get("tier")?,
+                // The column's CHECK allows nothing else; a newer program's status counts as shut out.
+                status: row.try_get::<_, &str>("status")?.parse().unwrap_or(Status::Purging),
+                lane: row.try_get("lane")?,
+                schema_version: row.try_get("schema_version")?,
+                legal_hold: row.try_get("legal_hold")?,
+                settings: row.try_get("settings")?,
+                created_at: row.try_get("created_at")?,
+                updated_at: row.try_get("updated_at")?,
+            })
+        };
+        read().doing("read a row of `public.tenants`")
+    }
+}
+
+/// The columns of [`Tenant`], for every statement that yields one.
+macro_rules! columns {
+    () => {
+        "id, name, subdomain, tier, status, lane, schema_version, legal_hold, settings, created_at, updated_at"
+    };
+}
+
+/// Finds a tenant that people may see: `ready` ones and tombstones count as absent by subdomain,
+/// tombstones are found by id.
+///
+/// # Errors
+/// [`Error::Unavailable`] or [`Error::Database`].
+pub async fn find_tenant(reader: &ReaderDb, tenant: &TenantRef) -> Result<Option<Tenant>, Error> {
+    let db = reader.connection().await?;
+    let row = match tenant {
+        TenantRef::Id(id) => {
+            db.query_typed_opt(
+                concat!(
+                    "SELECT ",
+                    columns!(),
+                    " FROM public.tenants WHERE id = $1 AND status <> 'ready'"
+                ),
+                &[(id.as_uuid(), Type::UUID)],
+            )
+            .await
+        }
+        TenantRef::Subdomain(subdomain) => {
+            db.query_typed_opt(
+                concat!(
+                    "SELECT ",
+                    columns!(),
+                    " FROM public.tenants WHERE subdomain = $1 AND status <> 'ready'"
+                ),
+                &[(&subdomain.as_str(), Type::TEXT)],
+            )
+            .await
+        }
+    };
+    row.doing("look up a tenant")?.as_ref().map(Tenant::from_row).transpose()
+}
+
+/// As [`find_tenant`], where the tenant must exist.
+///
+/// # Errors
+/// [`Error::TenantNotFound`] beside those of [`find_tenant`].
+pub async fn get_tenant(reader: &ReaderDb, tenant: &TenantRef) -> Result<Tenant, Error> {
+    find_tenant(reader, tenant).await?.ok_or_else(|| Error::TenantNotFound(tenant.clone()))
+}
+
+/// Which tenants to list.
+#[derive(Debug, Clone, Default)]
+pub struct TenantFilter {
+    /// Only of this status.
+    pub status: Option<Status>,
+    /// Only of this tier.
+    pub tier: Option<String>,
+}
+
+/// Lists tenants, oldest first, after the given one: at most `limit`. `ready` ones never appear.
+///
+/// # Errors
+/// [`Error::Unavailable`] or [`Error::Database`].
+pub async fn list_tenants(
+    reader: &ReaderDb,
+    filter: &TenantFilter,
+    after: Option<&Tenant>,
+    limit: u16,
+) -> Result<Vec<Tenant>, Error> {
+    let db = reader.connection().await?;
+    let rows = db
+        .query_typed(
+            concat!(
+                "SELECT ",
+                columns!(),
+                " FROM public.tenants
+                 WHERE status <> 'ready'
+                   AND ($1::text IS NULL OR status = $1)
+                   AND ($2::text IS NULL OR tier = $2)
+                   AND ($3::timestamptz IS NULL OR (created_at, id) > ($3, $4))
+                 ORDER BY created_at, id
+                 LIMIT $5"
+            ),
+            &[
+                (&filter.status.map(Status::as_str), Type::TEXT),
+                (&filter.tier, Type::TEXT),
+                (&after.map(|t| t.created_at), Type::TIMESTAMPTZ),
+                (&after.map(|t| *t.id.as_uuid()), Type::UUID),
+                (&i64::from(limit), Type::INT8),
+            ],
+        )
+        .await
+        .doing("list tenants")?;
+    rows.iter().map(Tenant::from_row).collect()
+}
+
+/// How many tenants each lane has, tombstones aside.
+///
+/// # Errors
+/// [`Error::Unavailable`] or [`Error::Database`].
+pub async fn count_by_lane(reader: &ReaderDb) -> Result<Vec<(LaneId, i64)>, Error> {
+    let db = reader.connection().await?;
+    let rows = db
+        .query_typed(
+            "SELECT lane, count(*) FROM public.tenants WHERE status <> 'purged' GROUP BY lane ORDER BY lane",
+            &[],
+        )
+        .await
+        .doing("count tenants by lane")?;
+    rows.iter()
+        .map(|row| {
+            let lane: i16 = row.try_get(0).doing("read a lane")?;
+            Ok((LaneId::try_from(lane)?, row.try_get(1).doing("read a lane")?))
+        })
+        .collect()
+}
+
+/// How many tenants have each status.
+///
+/// # Errors
+/// [`Error::Unavailable`] or [`Error::Database`].
+pub async fn count_by_status(reader: &ReaderDb) -> Result<Vec<(String, i64)>, Error> {
+    let db = reader.connection().await?;
+    let rows = db
+        .query_typed(
+            "SELECT status, count(*) FROM public.tenants GROUP BY status ORDER BY status",
+            &[],
+        )
+        .await
+        .doing("count tenants by status")?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// The tenants below a version, the furthest behind first.
+///
+/// # Errors
+/// [`Error::Unavailable`] or [`Error::Database`].
+pub async fn behind(reader: &ReaderDb, version: i64) -> Result<Vec<TenantId>, Error> {
+    let db = reader.connection().await?;
+    let rows = db
+        .query_typed(
+            "SELECT id FROM public.tenants
+             WHERE status NOT IN ('purging', 'purged') AND schema_version < $1
+             ORDER BY schema_version, id",
+            &[(&version, Type::INT8)],
+        )
+        .await
+        .doing("list tenants that are behind")?;
+    Ok(rows.iter().map(|row| row.get::<_, Uuid>(0).into()).collect())
+}
+
+/// A row to be inserted.
+pub(crate) struct TenantInsert<'a> {
+    pub(crate) id: TenantId,
+    pub(crate) name: &'a str,
+    pub(crate) subdomain: &'a Subdomain,
+    pub(crate) tier: &'a str,
+    pub(crate) settings: &'a Map<String, Value>,
+    pub(crate) lane: LaneId,
+    pub(crate) schema_version: i64,
+}
+
+/// Inserts a row. Where another transaction is about to take the same subdomain, waits for its end.
+pub(crate) async fn insert(
+    tx: &impl GenericClient,
+    row: &TenantInsert<'_>,
+) -> Result<Tenant, Error> {
+    let inserted = tx
+        .query_typed_one(
+            concat!(
+                "INSERT INTO public.tenants (id, name, subdomain, tier, settings, lane, schema_version)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7)
+                 RETURNING ", columns!()
+            ),
+            &[
+                (row.id.as_uuid(), Type::UUID),
+                (&row.name, Type::TEXT),
+                (&row.subdomain.as_str(), Type::TEXT),
+                (&row.tier, Type::TEXT),
+                (&Value::Object(row.settings.clone()), Type::JSONB),
+                (&i16::from(row.lane.number()), Type::INT2),
+                (&row.schema_version, Type::INT8),
+            ],
+        )
+        .await;
+    match inserted {
+        Ok(inserted) => Tenant::from_row(&inserted),
+        Err(e) if violates(&e, "tenants_subdomain_key") => {
+            Err(Error::SubdomainTaken(row.subdomain.to_string()))
+        }
+        Err(e) if violates(&e, "tenants_pkey") => Err(Error::TenantExists(row.id)),
+        Err(e) => Err(e).doing("record the tenant"),
+    }
+}
+
+fn violates(error: &tokio_postgres::Error, constraint: &str) -> bool {
+    error.as_db_error().is_some_and(|e| {
+        e.code() == &SqlState::UNIQUE_VIOLATION && e.constraint() == Some(constraint)
+    })
+}

@@ -1,0 +1,25 @@
+//! The library against real servers, which `with-servers` starts once for all of these tests.
+
+mod doctor;
+mod init;
+mod migrate;
+mod pooler;
+mod provisioning;
+mod rights;
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+/// The SQLSTATE with which the server refuses the statement.
+async fn refusal(client: &Client, statement: &str) -> SqlState {
+    match client.batch_execute(statement).await {
+        Ok(()) => panic!("`{statement}` was allowed"),
+        Err(e) => e.code().unwrap_or_else(|| panic!("`{statement}`: {e}")).clone(),
+    }
+}
+
+/// The first column of a query's rows, as text.
+async fn texts(client: &Client, query: &str) -> Vec<String> {
+    let rows = client.query_typed(query, &[]).await.unwrap_or_else(|e| panic!("`{query}`: {e:?}"));
+    rows.iter().map(|row| row.get(0)).collect()
+}

@@ -1,0 +1,309 @@
+//! Invariant 6, as far as one schema goes: a migration is applied entirely and once, or not at all,
+//! and the ledger says so.
+
+use std::path::Path;
+
+use tenantry_db::migrate::{self, MigrationError, Migrations};
+use tenantry_db::{AdminDb, Config, Error, ErrorKind};
+use tenantry_testing::TestDatabase;
+
+use crate::texts;
+
+/// The built-in files and some more, in a directory.
+fn files(more: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    for set in ["public", "tenant"] {
+        std::fs::create_dir(dir.path().join(set)).unwrap();
+        for file in std::fs::read_dir(root.join(set)).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), dir.path().join(set).join(file.file_name())).unwrap();
+        }
+    }
+    for (name, text) in more {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    dir
+}
+
+fn with(more: &[(&str, &str)]) -> Migrations {
+    Migrations::from_dir(files(more).path()).unwrap()
+}
+
+#[tokio::test]
+async fn both_sets_are_at_head_and_a_second_run_does_nothing() {
+    let db = TestDatabase::new().await;
+    let acme = db.tenant("acme").await;
+    let superuser = db.superuser().await;
+    let ledger = "SELECT replace(schema_name, 'tenant_' || replace(t.id::text, '-', ''), 'tenant') || ' ' || version || ' ' || m.name || ' ' || (duration_ms >= 0)
+                  FROM public.migrations m, public.tenants t ORDER BY 1";
+    let expected = [
+        "public 1 create_public_schema true",
+        "public 3 seed_reference_data true",
+        "tenant 2 create_tenant_schema_tables true",
+    ];
+    assert_eq!(texts(&superuser, ledger).await, expected);
+    assert!(
+        migrate::migrate_public(&db.admin, &db.migrations.public, None, |_| {})
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert!(
+        migrate::migrate_tenant(&db.admin, &db.migrations.tenant, acme.id, None, |_| {})
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(texts(&superuser, ledger).await, expected);
+}
+
+#[tokio::test]
+async fn the_reference_data_is_complete() {
+    let db = TestDatabase::new().await;
+    let counts = texts(
+        &db.superuser().await,
+        "SELECT 'countries ' || count(*) FROM public.countries
+         UNION ALL SELECT 'platforms ' || count(*) FROM public.platform_metadata
+         -- Everything that PostgreSQL takes for a time zone, its own file names aside.
+         UNION ALL SELECT 'unknown zone ' || z.name FROM pg_timezone_names z LEFT JOIN public.timezones USING (name)
+                    WHERE timezones.name IS NULL AND z.name !~ '^posix/' AND z.name NOT IN ('Factory', 'localtime', 'posixrules')
+         UNION ALL SELECT 'germany ' || alpha3 || ' ' || numeric_code || ' ' || name FROM public.countries WHERE alpha2 = 'DE'
+         UNION ALL SELECT 'country without a zone ' || alpha2 FROM public.countries
+                    WHERE NOT EXISTS (SELECT FROM public.timezones WHERE alpha2 = ANY (country_codes)) AND alpha2 NOT IN ('BV', 'HM')
+         ORDER BY 1",
+    )
+    .await;
+    assert_eq!(counts, ["countries 249", "germany DEU 276 Germany", "platforms 20"]);
+}
+
+#[tokio::test]
+async fn a_table_of_a_later_migration_is_the_tenants_without_a_grant() {
+    let db = TestDatabase::new().await;
+    let acme = db.tenant("acme").await;
+    let later = with(&[
+        (
+            "tenant/0004_add_labels.up.sql",
+            "CREATE TABLE labels (id bigint GENERATED ALWAYS AS IDENTITY, n serial, tenant_id uuid NOT NULL DEFAULT this_tenant());\nCREATE FUNCTION one() RETURNS int LANGUAGE sql RETURN 1;",
+        ),
+        ("tenant/0004_add_labels.down.sql", "DROP FUNCTION one(); DROP TABLE labels;"),
+    ]);
+    let done =
+        migrate::migrate_tenant(&db.admin, &later.tenant, acme.id, None, |_| {}).await.unwrap();
+    assert_eq!(done.iter().map(|m| m.version).collect::<Vec<_>>(), [4]);
+    let lane = db.lane_direct(tenantry_db::LaneId::try_from(acme.lane).unwrap()).await;
+    let schema = acme.schema();
+    lane.batch_execute(&format!(
+        "BEGIN; SET LOCAL ROLE {schema}; SET LOCAL search_path TO {schema}, public, pg_temp;
+         INSERT INTO labels DEFAULT VALUES; UPDATE labels SET n = one(); SELECT nextval('labels_n_seq'); DELETE FROM labels; COMMIT"
+    ))
+    .await
+    .unwrap();
+    // A tenant of today and one that was brought here are the same.
+    let new = tenantry_db::lifecycle::NewTenant::new(
+        &db.config,
+        "New",
+        "new",
+        None,
+        serde_json::Map::new(),
+    )
+    .unwrap();
+    let fresh =
+        tenantry_db::lifecycle::create_tenant(&db.admin, &later, &new, &db.actor()).await.unwrap();
+    let (old, new) = (
+        migrate::fingerprint(&db.reader, schema).await.unwrap(),
+        migrate::fingerprint(&db.reader, fresh.schema()).await.unwrap(),
+    );
+    assert_eq!(old.difference(&new), Vec::<String>::new());
+    assert_eq!(fresh.schema_version, 4);
+    // What an old program would do with a schema newer than itself.
+    let error = migrate::migrate_tenant(&db.admin, &db.migrations.tenant, acme.id, None, |_| {})
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, Error::Migration(MigrationError::FileMissing { version: 4, .. })),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_failing_file_leaves_nothing_and_names_its_line() {
+    let db = TestDatabase::new().await;
+    let acme = db.tenant("acme").await;
+    let broken = with(&[(
+        "tenant/0004_é_less.up.sql".replace('é', "e").as_str(),
+        "-- ünïcödé before the error\nCREATE TABLE labels ();\n\nSELECT nonsense;\n",
+    )]);
+    let error = migrate::migrate_tenant(&db.admin, &broken.tenant, acme.id, None, |_| {})
+        .await
+        .unwrap_err();
+    let Error::Migration(MigrationError::Failed { file, line, sqlstate, .. }) = &error else {
+        panic!("{error}")
+    };
+    assert!(file.ends_with("tenant/0004_e_less.up.sql"), "{file}");
+    assert_eq!((*line, sqlstate.as_str()), (4, "42703"));
+    let superuser = db.superuser().await;
+    assert_eq!(texts(&superuser, "SELECT schema_version::text FROM public.tenants").await, ["2"]);
+    assert!(
+        texts(&superuser, "SELECT relname::text FROM pg_class WHERE relname = 'labels'")
+            .await
+            .is_empty()
+    );
+    assert!(
+        texts(&superuser, "SELECT name FROM public.migrations WHERE version = 4").await.is_empty()
+    );
+    let mended = with(&[("tenant/0004_e_less.up.sql", "CREATE TABLE labels ();")]);
+    assert_eq!(
+        migrate::migrate_tenant(&db.admin, &mended.tenant, acme.id, None, |_| {})
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn an_edited_an_absent_and_a_late_file_are_refused() {
+    let db = TestDatabase::new().await;
+    let acme = db.tenant("acme").await;
+    let file = "tenant/0002_create_tenant_schema_tables.up.sql";
+    let original = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(file),
+    )
+    .unwrap();
+    let run = async |migrations: &Migrations| {
+        migrate::migrate_tenant(&db.admin, &migrations.tenant, acme.id, None, |_| {}).await
+    };
+    let edited = with(&[(file, &format!("{original}\nCREATE TABLE more ();"))]);
+    let error = run(&edited).await.unwrap_err();
+    assert!(matches!(error, Error::Migration(MigrationError::Changed { .. })), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    // A comment or a line end is no change.
+    let touched = with(&[(file, &format!("-- licence\r\n{}", original.replace('\n', "\r\n")))]);
+    assert!(run(&touched).await.unwrap().is_empty());
+    let late = with(&[("tenant/0001_late.up.sql", "CREATE TABLE late ();")]);
+    let error = run(&late).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Migration(MigrationError::OutOfOrder { head: 2, .. })),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn two_runners_at_once_do_not_wait_inside_the_server() {
+    let db = TestDatabase::new().await;
+    let acme = db.tenant("acme").await;
+    let other = db.superuser().await;
+    other.batch_execute("BEGIN; SELECT FROM public.tenants FOR UPDATE").await.unwrap();
+    let error = migrate::migrate_tenant(&db.admin, &db.migrations.tenant, acme.id, None, |_| {})
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    other.batch_execute("ROLLBACK; BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('shared:migrate:public', 0))").await.unwrap();
+    let error =
+        migrate::migrate_public(&db.admin, &db.migrations.public, None, |_| {}).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+}
+
+#[tokio::test]
+async fn a_lock_that_is_held_ends_the_migration_not_the_tenants_work() {
+    let db = TestDatabase::new().await;
+    let acme = db.tenant("acme").await;
+    let layers =
+        db.servers().layers(db.name(), "shared").flag("test", "migrations.lock_timeout", "50ms");
+    let admin = AdminDb::new(&Config::from_layers(layers).unwrap()).unwrap();
+    let reader = db.superuser().await;
+    reader.batch_execute(&format!("BEGIN; SELECT FROM {}.users", acme.schema())).await.unwrap();
+    let later = with(&[("tenant/0004_wide.up.sql", "ALTER TABLE users ADD COLUMN wide text;")]);
+    let error =
+        migrate::migrate_tenant(&admin, &later.tenant, acme.id, None, |_| {}).await.unwrap_err();
+    let Error::Migration(MigrationError::Failed { sqlstate, .. }) = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(sqlstate, "55P03");
+    reader.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(
+        migrate::migrate_tenant(&admin, &later.tenant, acme.id, None, |_| {}).await.unwrap().len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn up_down_up_leads_to_the_same_schema() {
+    let db = TestDatabase::new().await;
+    let acme = db.tenant("acme").await;
+    let before = migrate::fingerprint(&db.reader, acme.schema()).await.unwrap();
+    let superuser = db.superuser().await;
+    for migration in db.migrations.tenant.migrations().iter().rev() {
+        let down = migration.down.as_deref().unwrap();
+        superuser
+            .batch_execute(&format!(
+                "SET ROLE shared_owner; SET search_path TO {}, public; {down}; RESET ROLE",
+                acme.schema()
+            ))
+            .await
+            .unwrap();
+    }
+    let empty = migrate::fingerprint(&db.reader, acme.schema()).await.unwrap();
+    assert!(!empty.lines().iter().any(|line| line.starts_with("relation")), "{empty:?}");
+    for migration in db.migrations.tenant.migrations() {
+        superuser
+            .batch_execute(&format!(
+                "SET ROLE shared_owner; SET search_path TO {}, public; {}; RESET ROLE",
+                acme.schema(),
+                migration.up
+            ))
+            .await
+            .unwrap();
+    }
+    let after = migrate::fingerprint(&db.reader, acme.schema()).await.unwrap();
+    assert_eq!(before.difference(&after), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn every_foreign_key_stays_in_its_schema_and_has_an_index() {
+    let db = TestDatabase::new().await;
+    let acme = db.tenant("acme").await;
+    let wrong = format!(
+        "SELECT k.conname::text FROM pg_constraint k JOIN pg_class t ON t.oid = k.confrelid
+         WHERE k.contype = 'f' AND k.connamespace = '{0}'::regnamespace
+           AND (t.relnamespace <> k.connamespace
+                OR NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = k.conrelid AND i.indkey[0] = k.conkey[1] AND i.indpred IS NULL))",
+        acme.schema()
+    );
+    assert!(texts(&db.superuser().await, &wrong).await.is_empty());
+    let tenant_checks = format!(
+        "SELECT count(*)::text FROM pg_constraint WHERE connamespace = '{}'::regnamespace AND conname LIKE '%\\_tenant\\_id\\_check'",
+        acme.schema()
+    );
+    assert_eq!(texts(&db.superuser().await, &tenant_checks).await, ["9"]);
+}
+
+#[tokio::test]
+async fn status_says_who_is_behind() {
+    let db = TestDatabase::new().await;
+    let acme = db.tenant("acme").await;
+    let later =
+        with(&[("tenant/0004_x.up.sql", "SELECT 1;"), ("public/0005_y.up.sql", "SELECT 1;")]);
+    let status = migrate::fleet_status(&db.reader, &later).await.unwrap();
+    assert_eq!((status.public.applied, status.public.head, status.public.pending.len()), (3, 5, 1));
+    assert_eq!(
+        (status.tenant_head, status.tenants_by_version.as_slice()),
+        (4, [(2, 1)].as_slice())
+    );
+    assert_eq!(status.behind.iter().map(|t| t.id).collect::<Vec<_>>(), [acme.id]);
+    let error = db.create("x").await.map(|_| ());
+    assert!(error.is_ok());
+    let new = tenantry_db::lifecycle::NewTenant::new(
+        &db.config,
+        "New",
+        "new",
+        None,
+        serde_json::Map::new(),
+    )
+    .unwrap();
+    let error = tenantry_db::lifecycle::create_tenant(&db.admin, &later, &new, &db.actor())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Behind { found: 3, needed: 5, .. }), "{error}");
+}
