@@ -1,0 +1,142 @@
+//! The servers that all tests of a run share.
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use tenantry_db::config::Layers;
+use tenantry_db::migrate::{Migrations, migrate_public};
+use tenantry_db::{AdminDb, Config, init, pooler};
+use tenantry_stack::{Durability, PoolerLogin, PoolerSettings, Ports, Stack, StackOptions};
+
+/// The environment variable that tells tests where the servers are.
+pub const VARIABLE: &str = "TENANTRY_TEST_SERVERS";
+
+/// The database that each test's own is copied from.
+pub(crate) const TEMPLATE: &str = "tenantry_template";
+
+/// The roles of all test databases. Tests of `init` make others.
+pub(crate) const PREFIX: &str = "shared";
+
+/// Where the servers of a test run are, and what is needed to use them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Servers {
+    /// The primary's port on 127.0.0.1.
+    pub postgres_port: u16,
+    /// PgBouncer's.
+    pub pgbouncer_port: u16,
+    /// The superuser's connection to the database `postgres`.
+    pub superuser_url: String,
+    pub(crate) lane_secret: String,
+    pub(crate) admin_password: String,
+}
+
+impl Servers {
+    /// The servers of this run.
+    ///
+    /// # Panics
+    /// If the test was started without `with-servers`.
+    pub fn of_this_run() -> Self {
+        let text = std::env::var(VARIABLE).unwrap_or_else(|_| {
+            panic!("these tests need servers: `cargo run -q -p tenantry-testing -- cargo nextest run …`")
+        });
+        serde_json::from_str(&text).expect("`with-servers` writes JSON")
+    }
+
+    /// Starts servers in a directory, with a template database that has roles and public schema.
+    ///
+    /// # Errors
+    /// Whatever stands against it.
+    pub async fn start(data_dir: &std::path::Path) -> anyhow::Result<(Stack, Self)> {
+        let mut options = StackOptions::new(data_dir);
+        options.ports =
+            Ports { postgres: free_port()?, replica: free_port()?, pgbouncer: free_port()? };
+        options.replica = false;
+        options.durability = Durability::Volatile;
+        options.max_connections = 400;
+        let ports = options.ports;
+        let mut stack = Stack::open(options).await?;
+        stack.start_primary().await?;
+        let servers = Self {
+            postgres_port: ports.postgres,
+            pgbouncer_port: ports.pgbouncer,
+            superuser_url: stack.superuser_url(),
+            lane_secret: random_hex()?,
+            admin_password: random_hex()?,
+        };
+        let config = servers.config(TEMPLATE, PREFIX)?;
+        init::init(&config).await.context("can't initialise the template")?;
+        let public = Migrations::embedded()?.public;
+        migrate_public(&AdminDb::new(&config)?, &public, None, |_| {}).await?;
+        stack.start_pooler(&servers.pooler_settings(&config)?).await?;
+        Ok((stack, servers))
+    }
+
+    /// A configuration for a database of these servers.
+    ///
+    /// # Errors
+    /// None for plain names.
+    pub fn config(&self, database: &str, prefix: &str) -> anyhow::Result<Config> {
+        Ok(Config::from_layers(self.layers(database, prefix))?)
+    }
+
+    /// The layers behind [`config`](Self::config), for tests that set more.
+    pub fn layers(&self, database: &str, prefix: &str) -> Layers {
+        let Self { postgres_port, pgbouncer_port, admin_password, .. } = self;
+        let test = |layers: Layers, key: &str, value: toml::Value| layers.flag("test", key, value);
+        let mut layers = Layers::defaults();
+        for (key, value) in [
+            ("database.url", format!("postgresql://127.0.0.1:{pgbouncer_port}/{database}")),
+            (
+                "database.direct_url",
+                format!(
+                    "postgresql://{prefix}_admin:{admin_password}@127.0.0.1:{postgres_port}/{database}"
+                ),
+            ),
+            ("roles.prefix", prefix.to_owned()),
+            ("lanes.secret", self.lane_secret.clone()),
+            ("init.superuser_url", self.superuser_url.clone()),
+        ] {
+            layers = test(layers, key, value.into());
+        }
+        layers
+    }
+
+    fn pooler_settings(&self, config: &Config) -> anyhow::Result<PoolerSettings> {
+        let logins = pooler::logins(config)?
+            .into_iter()
+            .map(|(name, password)| PoolerLogin { name, password: password.expose().to_owned() })
+            .collect();
+        Ok(PoolerSettings {
+            logins,
+            stats_users: vec![config.roles.stats()],
+            any_database: true,
+            ..PoolerSettings::default()
+        })
+    }
+}
+
+/// A port that nobody listens on at the moment.
+///
+/// # Errors
+/// If the system has none.
+pub fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// A temporary directory that the servers' own user may enter.
+///
+/// # Errors
+/// If it can't be made.
+pub fn temp_dir() -> anyhow::Result<tempfile::TempDir> {
+    let dir = tempfile::Builder::new().prefix("tenantry-").tempdir()?;
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711))?;
+    Ok(dir)
+}
+
+pub(crate) fn random_hex() -> anyhow::Result<String> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("can't get random bytes: {e}"))?;
+    Ok(data_encoding::HEXLOWER.encode(&bytes))
+}
