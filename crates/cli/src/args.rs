@@ -1,0 +1,197 @@
+//! The command line: every command and flag, with the text of its help.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use tenantry_db::TenantRef;
+
+/// Every customer of a SaaS product in a PostgreSQL schema of their own.
+#[derive(Debug, Parser)]
+#[command(name = "tenantry", version, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 partly done, \
+                        4 refused, 5 busy, 6 not found."
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Common {
+    /// Configuration file [default: `tenantry.toml` or `.tenantry/tenantry.toml`, if there is one]
+    #[arg(long, global = true, value_name = "FILE", env = "TENANTRY_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// How data is printed; `json` is one document and nothing else
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub(crate) output: Format,
+    /// Log what happens to stderr; twice for details
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start PostgreSQL, a replica and PgBouncer in a directory, ready to use, until Ctrl-C
+    Up(Up),
+    /// Stop what an interrupted `up` left running
+    Down(DataDir),
+    /// Show servers, migrations, tenants and lanes at a glance
+    Status(DataDir),
+    /// Prepare an existing PostgreSQL server: roles, database, hardening (the only step that needs a superuser)
+    Init(Init),
+    /// Bring schemas to a version, and show where they are
+    #[command(subcommand)]
+    Migrate(Migrate),
+    /// Create and show tenants
+    #[command(subcommand)]
+    Tenant(Tenant),
+    /// Show the lanes and what PgBouncer needs for them
+    #[command(subcommand)]
+    Lanes(Lanes),
+    /// Check every server and say what is wrong and what to do
+    Doctor,
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(Config),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DataDir {
+    /// Directory of the servers [default: .tenantry]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    pub(crate) data_dir: DataDir,
+    /// Port of the primary
+    #[arg(long, value_name = "PORT", default_value_t = 5433)]
+    pub(crate) postgres_port: u16,
+    /// Port of the replica
+    #[arg(long, value_name = "PORT", default_value_t = 5434)]
+    pub(crate) replica_port: u16,
+    /// Port of PgBouncer
+    #[arg(long, value_name = "PORT", default_value_t = 6432)]
+    pub(crate) pgbouncer_port: u16,
+    /// Start no replica
+    #[arg(long)]
+    pub(crate) no_replica: bool,
+    /// Lanes in use, 1 to 32; kept for later starts [default: 4]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u8).range(1..=32))]
+    pub(crate) lanes: Option<u8>,
+    /// Delete everything in the directory first; asks, or give --yes
+    #[arg(long)]
+    pub(crate) reset: bool,
+    /// Answer the question of --reset
+    #[arg(long, requires = "reset")]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Init {
+    /// A superuser's connection; better in the environment as TENANTRY_INIT__SUPERUSER_URL, since
+    /// other users of this machine can see the command line
+    #[arg(long, value_name = "URL")]
+    pub(crate) superuser_url: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Migrate {
+    /// Apply what is pending: the public set, then tenant by tenant
+    Run(MigrateRun),
+    /// Show where the sets and the tenants stand
+    Status(MigrateStatus),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MigrateRun {
+    /// Only this set [default: public, then tenant]
+    #[arg(long, value_name = "SET")]
+    pub(crate) set: Option<Set>,
+    /// Only these tenants (id or subdomain), and not the public set
+    #[arg(long, value_name = "T", conflicts_with = "set")]
+    pub(crate) tenant: Vec<TenantRef>,
+    /// Up to and including this version [default: the newest]
+    #[arg(long, value_name = "V", value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) to: Option<i64>,
+    /// Show what would run, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Set {
+    Public,
+    Tenant,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MigrateStatus {
+    /// Only this tenant (id or subdomain)
+    #[arg(long, value_name = "T")]
+    pub(crate) tenant: Option<TenantRef>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tenant {
+    /// Create a tenant: role, schema and all tables in one transaction
+    Create(TenantCreate),
+    /// List tenants, oldest first
+    List(TenantList),
+    /// Show one tenant
+    Show {
+        /// Id or subdomain
+        #[arg(value_name = "T")]
+        tenant: TenantRef,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct TenantCreate {
+    /// Display name
+    #[arg(long)]
+    pub(crate) name: String,
+    /// Unique name: one DNS label in lower case
+    #[arg(long)]
+    pub(crate) subdomain: String,
+    /// What the tenant has booked [default: `tenants.default_tier`]
+    #[arg(long)]
+    pub(crate) tier: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct TenantList {
+    /// Only of this status: active, suspended, deleted, purging or purged
+    #[arg(long)]
+    pub(crate) status: Option<tenantry_db::models::tenants::Status>,
+    /// Only of this tier
+    #[arg(long)]
+    pub(crate) tier: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Lanes {
+    /// Show each lane's tenants and pool
+    List,
+    /// Print PgBouncer's `auth_file`: the passwords of all lanes in use
+    Userlist,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Check the configuration without connecting
+    Check,
+    /// Show every setting and where it came from, secrets hidden
+    Show,
+}

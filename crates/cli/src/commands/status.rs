@@ -1,0 +1,108 @@
+//! `tenantry status`: servers, migrations, tenants and lanes at a glance.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tenantry_db::migrate::{self, FleetStatus, Migrations};
+use tenantry_db::models::tenants;
+use tenantry_db::{Error, ReaderDb};
+use tenantry_stack::ServerState;
+
+use super::migrate::fleet_text;
+use crate::args::{Common, DataDir};
+use crate::exit::Exit;
+use crate::{config_file, output};
+
+#[derive(Serialize)]
+struct Glance {
+    /// Absent where no data directory is: the servers are somebody else's then.
+    servers: Option<Vec<Server>>,
+    /// Absent where the database can't be read; `problem` says why.
+    migrations: Option<FleetStatus>,
+    tenants: Vec<(String, i64)>,
+    problem: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Server {
+    name: &'static str,
+    running: bool,
+    pid: Option<u32>,
+    port: Option<u16>,
+    since: Option<Timestamp>,
+}
+
+pub(super) async fn run(common: &Common, data_dir: &DataDir) -> anyhow::Result<Exit> {
+    let directory = data_dir.path();
+    let servers = if directory.exists() { Some(servers(&directory).await?) } else { None };
+    let mut glance = Glance { servers, migrations: None, tenants: Vec::new(), problem: None };
+    match database(common).await {
+        Ok((fleet, tenants)) => {
+            glance.migrations = Some(fleet);
+            glance.tenants = tenants;
+        }
+        Err(error) => glance.problem = Some(format!("{error:#}")),
+    }
+    let readable = glance.problem.is_none();
+    output::data(common.output, &glance, text)?;
+    Ok(if readable { Exit::Done } else { Exit::Failed })
+}
+
+async fn servers(directory: &std::path::Path) -> anyhow::Result<Vec<Server>> {
+    let status = tenantry_stack::status(directory).await?;
+    let server = |s: &tenantry_stack::ServerStatus| match s.state {
+        ServerState::Running { pid, port, since } => Server {
+            name: s.server.name(),
+            running: true,
+            pid: Some(pid),
+            port: Some(port),
+            since: Timestamp::try_from(since).ok(),
+        },
+        ServerState::Stopped => {
+            Server { name: s.server.name(), running: false, pid: None, port: None, since: None }
+        }
+    };
+    Ok(status.servers.iter().map(server).collect())
+}
+
+async fn database(common: &Common) -> anyhow::Result<(FleetStatus, Vec<(String, i64)>)> {
+    let config = config_file::load(common)?;
+    let migrations = Migrations::load(&config.migrations).map_err(Error::from)?;
+    let reader = ReaderDb::new(&config)?;
+    let fleet = migrate::fleet_status(&reader, &migrations).await?;
+    let tenants = match fleet.public.applied {
+        0 => Vec::new(),
+        _ => tenants::count_by_status(&reader).await?,
+    };
+    Ok((fleet, tenants))
+}
+
+fn text(glance: &Glance) -> String {
+    let mut text = String::new();
+    if let Some(servers) = &glance.servers {
+        let row = |s: &Server| {
+            let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+            vec![
+                s.name.to_owned(),
+                if s.running { "running" } else { "stopped" }.to_owned(),
+                or_dash(s.port.map(|port| format!("127.0.0.1:{port}"))),
+                or_dash(s.pid.map(|pid| pid.to_string())),
+                or_dash(s.since.map(|since| format!("{since:.0}"))),
+            ]
+        };
+        let rows: Vec<_> = servers.iter().map(row).collect();
+        text += &output::table(&["SERVER", "STATE", "ADDRESS", "PID", "SINCE"], &rows);
+        text += "\n";
+    }
+    if let Some(fleet) = &glance.migrations {
+        text += &fleet_text(fleet);
+    }
+    if !glance.tenants.is_empty() {
+        let counts: Vec<_> =
+            glance.tenants.iter().map(|(status, n)| format!("{n} {status}")).collect();
+        text += &format!("by status: {}\n", counts.join(", "));
+    }
+    if let Some(problem) = &glance.problem {
+        text += &format!("database: {problem}\n");
+    }
+    text
+}

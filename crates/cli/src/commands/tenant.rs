@@ -1,0 +1,90 @@
+//! `tenantry tenant`: creating and showing tenants.
+
+use serde_json::{Map, json};
+use tenantry_db::lifecycle::{self, NewTenant};
+use tenantry_db::migrate::Migrations;
+use tenantry_db::models::tenants::{self, Tenant as Row, TenantFilter};
+use tenantry_db::{AdminDb, Config, Error, ReaderDb, TenantRef};
+
+use super::actor;
+use crate::args::{Common, Format, Tenant, TenantCreate, TenantList};
+use crate::exit::Exit;
+use crate::{config_file, output};
+
+pub(super) async fn run(common: &Common, command: &Tenant) -> anyhow::Result<Exit> {
+    let config = config_file::load(common)?;
+    match command {
+        Tenant::Create(args) => create(common, &config, args).await?,
+        Tenant::List(args) => list(common, &config, args).await?,
+        Tenant::Show { tenant } => show(common, &config, tenant).await?,
+    }
+    Ok(Exit::Done)
+}
+
+async fn create(common: &Common, config: &Config, args: &TenantCreate) -> anyhow::Result<()> {
+    let migrations = Migrations::load(&config.migrations).map_err(Error::from)?;
+    let new =
+        NewTenant::new(config, &args.name, &args.subdomain, args.tier.as_deref(), Map::new())?;
+    let admin = AdminDb::new(config)?;
+    let tenant = lifecycle::create_tenant(&admin, &migrations, &new, &actor()).await?;
+    output::data(common.output, &tenant, details)
+}
+
+async fn list(common: &Common, config: &Config, args: &TenantList) -> anyhow::Result<()> {
+    const PAGE: u16 = 1000;
+    let reader = ReaderDb::new(config)?;
+    let filter = TenantFilter { status: args.status, tier: args.tier.clone() };
+    let mut all: Vec<Row> = Vec::new();
+    loop {
+        let page = tenants::list_tenants(&reader, &filter, all.last(), PAGE).await?;
+        let last = page.len() < usize::from(PAGE);
+        all.extend(page);
+        if last {
+            break;
+        }
+    }
+    match common.output {
+        Format::Json => output::data(Format::Json, &json!({ "data": all }), |_| String::new()),
+        Format::Text => output::print(&list_text(&all)),
+    }
+}
+
+fn list_text(tenants: &[Row]) -> String {
+    if tenants.is_empty() {
+        return "no tenants\n".to_owned();
+    }
+    let row = |t: &Row| {
+        vec![
+            t.id.to_string(),
+            t.subdomain.clone().unwrap_or_else(|| "-".to_owned()),
+            t.tier.clone(),
+            t.status.to_string(),
+            format!("{:02}", t.lane),
+            t.schema_version.to_string(),
+            t.name.clone(),
+        ]
+    };
+    let heading = ["ID", "SUBDOMAIN", "TIER", "STATUS", "LANE", "VERSION", "NAME"];
+    output::table(&heading, &tenants.iter().map(row).collect::<Vec<_>>())
+}
+
+async fn show(common: &Common, config: &Config, tenant: &TenantRef) -> anyhow::Result<()> {
+    let tenant = tenants::get_tenant(&ReaderDb::new(config)?, tenant).await?;
+    output::data(common.output, &tenant, details)
+}
+
+fn details(tenant: &Row) -> String {
+    let line = |label: &str, value: &str| format!("{label:<15} {value}\n");
+    let mut text = line("id", &tenant.id.to_string());
+    text += &line("name", &tenant.name);
+    text += &line("subdomain", tenant.subdomain.as_deref().unwrap_or("-"));
+    text += &line("tier", &tenant.tier);
+    text += &line("status", tenant.status.as_str());
+    text += &line("schema and role", &tenant.schema().to_string());
+    text += &line("schema version", &tenant.schema_version.to_string());
+    text += &line("lane", &format!("{:02}", tenant.lane));
+    if tenant.legal_hold {
+        text += &line("legal hold", "yes");
+    }
+    text + &line("created", &tenant.created_at.to_string())
+}

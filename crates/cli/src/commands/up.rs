@@ -1,0 +1,242 @@
+//! `tenantry up`: everything on this machine, in one directory, until Ctrl-C.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+
+use anyhow::Context as _;
+use tenantry_db::config::Layers;
+use tenantry_db::migrate::{self, Migrations};
+use tenantry_db::{AdminDb, Config, Error, init, pooler};
+use tenantry_stack::{PoolerLogin, PoolerSettings, Ports, ServerExit, Stack, StackOptions};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::args::Up;
+use crate::config_file::{self, Installation};
+use crate::exit::{Exit, Failure};
+use crate::output::say;
+use crate::steps::Step;
+
+const DATABASE: &str = "tenantry";
+
+/// Connections that the servers take: enough for 32 lanes of the default size.
+const MAX_CONNECTIONS: u16 = 450;
+
+/// Of them for others than the lanes: control plane, reader, replication, superuser, dumps.
+const SPARE_CONNECTIONS: u16 = 60;
+
+pub(super) async fn run(args: &Up) -> anyhow::Result<Exit> {
+    // From here on a signal is a wish to stop, never a sudden death.
+    let mut stop = StopSignal::listen()?;
+    let requested = args.data_dir.path();
+    let data_dir = tenantry_stack::resolve_data_dir(&requested, args.data_dir.data_dir.is_none())?;
+    if let Some(note) = &data_dir.note {
+        say(&format!("note: {note}"));
+    }
+    if args.reset && !reset(args, &data_dir.path).await? {
+        return Ok(Exit::Refused);
+    }
+    let config_path = data_dir.path.join(config_file::IN_DATA_DIR);
+    let mut stack = Stack::open(options(args, &data_dir.path)).await?;
+    let outcome = tokio::select! {
+        started = start(args, &mut stack, &config_path) => started.map(Some),
+        () = stop.wait() => Ok(None),
+    };
+    let ended = match outcome {
+        Ok(Some(())) => {
+            say(&summary(args, &requested, &stack));
+            tokio::select! {
+                exit = stack.wait_for_exit() => Some(exit),
+                () = stop.wait() => None,
+            }
+        }
+        Ok(None) => None,
+        Err(error) => {
+            stop_servers(&mut stack).await?;
+            return Err(error);
+        }
+    };
+    stop_servers(&mut stack).await?;
+    match ended {
+        Some(exit) => Err(died(exit)),
+        None => Ok(Exit::Done),
+    }
+}
+
+fn died(exit: ServerExit) -> anyhow::Error {
+    anyhow::Error::from(tenantry_stack::Error::from(exit)).context("the other servers were stopped")
+}
+
+async fn stop_servers(stack: &mut Stack) -> anyhow::Result<()> {
+    let step = Step::begin("stopping the servers");
+    stack.stop().await?;
+    step.end("servers stopped");
+    Ok(())
+}
+
+/// Ctrl-C or SIGTERM.
+struct StopSignal {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignal {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("can't listen for signals");
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Deletes the directory's content, if somebody said yes.
+async fn reset(args: &Up, data_dir: &Path) -> anyhow::Result<bool> {
+    if !data_dir.exists() {
+        return Ok(true);
+    }
+    if !args.yes {
+        if !std::io::stdin().is_terminal() {
+            return Err(Failure::new(
+                Exit::Refused,
+                format!("`--reset` would delete everything in `{}`", data_dir.display()),
+                "add `--yes` to confirm",
+            )
+            .into());
+        }
+        let mut stderr = std::io::stderr();
+        write!(
+            stderr,
+            "Delete everything in `{}`, all tenants included? [y/N] ",
+            data_dir.display()
+        )?;
+        stderr.flush()?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            say("nothing was deleted");
+            return Ok(false);
+        }
+    }
+    tenantry_stack::reset(data_dir).await?;
+    Ok(true)
+}
+
+fn options(args: &Up, data_dir: &Path) -> StackOptions {
+    let mut options = StackOptions::new(data_dir);
+    options.ports = Ports {
+        postgres: args.postgres_port,
+        replica: args.replica_port,
+        pgbouncer: args.pgbouncer_port,
+    };
+    options.replica = !args.no_replica;
+    options.database = DATABASE.to_owned();
+    options.max_connections = MAX_CONNECTIONS;
+    options
+}
+
+/// From nothing to servers that tenants can be created on. What is there already is used.
+async fn start(args: &Up, stack: &mut Stack, config_path: &Path) -> anyhow::Result<()> {
+    let ports = stack.ports();
+    let step = Step::begin("starting the primary");
+    stack.start_primary().await?;
+    step.end(&format!("primary on 127.0.0.1:{}", ports.postgres));
+
+    let step = Step::begin("preparing roles and database");
+    let config = configure(args, stack, config_path)?;
+    init::init(&config).await?;
+    let migrations = Migrations::load(&config.migrations).map_err(Error::from)?;
+    migrate::migrate_public(&AdminDb::new(&config)?, &migrations.public, None, |_| {}).await?;
+    step.end(&format!(
+        "database `{DATABASE}` with the public schema at version {}",
+        migrations.public.head()
+    ));
+
+    if !args.no_replica {
+        let step = Step::begin("starting the replica");
+        stack.start_replica().await?;
+        step.end(&format!("replica on 127.0.0.1:{}", ports.replica));
+    }
+    let step = Step::begin("starting PgBouncer");
+    stack.start_pooler(&pooler_settings(&config)?).await?;
+    step.end(&format!(
+        "PgBouncer on 127.0.0.1:{} with {} lanes",
+        ports.pgbouncer, config.lanes.count
+    ));
+    Ok(())
+}
+
+/// Writes the configuration file and reads it back, with nothing from the environment: what is
+/// meant for other servers must not reach these.
+fn configure(args: &Up, stack: &Stack, config_path: &Path) -> anyhow::Result<Config> {
+    let ports = stack.ports();
+    config_file::write(
+        config_path,
+        &Installation {
+            postgres_port: ports.postgres,
+            replica_port: (!args.no_replica).then_some(ports.replica),
+            pgbouncer_port: ports.pgbouncer,
+            database: DATABASE,
+            lanes: args.lanes,
+        },
+    )?;
+    let layers = Layers::defaults().file(config_path)?;
+    let config =
+        Config::from_layers(layers.flag("up", "init.superuser_url", stack.superuser_url()))?;
+    if config.lanes.server_connections > MAX_CONNECTIONS - SPARE_CONNECTIONS {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "`lanes.server_connections` is {}, but the servers of `up` take {} for the lanes",
+                config.lanes.server_connections,
+                MAX_CONNECTIONS - SPARE_CONNECTIONS
+            ),
+            format!("lower it in `{}`", config_path.display()),
+        )
+        .into());
+    }
+    Ok(config)
+}
+
+fn pooler_settings(config: &Config) -> anyhow::Result<PoolerSettings> {
+    let logins = pooler::logins(config)?
+        .into_iter()
+        .map(|(name, password)| PoolerLogin { name, password: password.expose().to_owned() })
+        .collect();
+    Ok(PoolerSettings {
+        logins,
+        stats_users: vec![config.roles.stats()],
+        pool_size: config.lanes.pool_size,
+        max_server_connections: config.lanes.server_connections,
+        ..PoolerSettings::default()
+    })
+}
+
+fn summary(args: &Up, requested: &Path, stack: &Stack) -> String {
+    let ports = stack.ports();
+    // Other commands find the file by themselves in the default place only.
+    let config = match &args.data_dir.data_dir {
+        None => String::new(),
+        Some(_) => format!(" --config {}", requested.join(config_file::IN_DATA_DIR).display()),
+    };
+    let replica = match args.no_replica {
+        true => String::new(),
+        false => format!("  replica    127.0.0.1:{}\n", ports.replica),
+    };
+    format!(
+        "\nTenantry is up; Ctrl-C stops it.\n\n  primary    127.0.0.1:{}\n{replica}  PgBouncer  127.0.0.1:{}\n  \
+         directory  {}\n\nIn another terminal:\n\n  \
+         tenantry tenant create{config} --name 'Acme Inc.' --subdomain acme\n  \
+         tenantry tenant list{config}\n  \
+         tenantry doctor{config}\n",
+        ports.postgres,
+        ports.pgbouncer,
+        requested.display(),
+    )
+}

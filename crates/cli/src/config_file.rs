@@ -1,0 +1,162 @@
+//! Which configuration file is read, and the one that `up` writes.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use data_encoding::HEXLOWER;
+use tenantry_db::Config;
+use tenantry_db::config::Layers;
+use toml_edit::{DocumentMut, Item, Table, value};
+
+use crate::args::Common;
+use crate::exit::{Exit, Failure};
+
+/// Where files are looked for, seen from the current directory.
+const PLACES: &[&str] = &["tenantry.toml", ".tenantry/tenantry.toml"];
+
+/// The name of the file that `up` writes into its data directory.
+pub(crate) const IN_DATA_DIR: &str = "tenantry.toml";
+
+/// Reads the configuration: defaults, file, environment.
+pub(crate) fn load(common: &Common) -> anyhow::Result<Config> {
+    Ok(Config::from_layers(layers(common)?)?)
+}
+
+/// The layers below the flags.
+pub(crate) fn layers(common: &Common) -> anyhow::Result<Layers> {
+    let mut layers = Layers::defaults();
+    if let Some(file) = file(common)? {
+        layers = layers.file(&file)?;
+    }
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Ok(layers.environment(variables))
+}
+
+fn file(common: &Common) -> anyhow::Result<Option<PathBuf>> {
+    match &common.config {
+        Some(file) if !file.exists() => Err(Failure::new(
+            Exit::Usage,
+            format!("there is no file `{}`", file.display()),
+            "`--config` or TENANTRY_CONFIG names it",
+        )
+        .into()),
+        Some(file) => Ok(Some(file.clone())),
+        None => Ok(PLACES.iter().map(PathBuf::from).find(|place| place.exists())),
+    }
+}
+
+/// What `up` decides of the configuration; everything else in the file stays as the user wrote it.
+pub(crate) struct Installation {
+    pub(crate) postgres_port: u16,
+    pub(crate) replica_port: Option<u16>,
+    pub(crate) pgbouncer_port: u16,
+    pub(crate) database: &'static str,
+    pub(crate) lanes: Option<u8>,
+}
+
+/// Writes the file of a data directory, with secrets from the former one or new ones, readable by
+/// its owner only.
+pub(crate) fn write(path: &Path, installation: &Installation) -> anyhow::Result<()> {
+    const HEADER: &str = "\
+# Written by `tenantry up`, which renews the connection URLs and keeps everything else. It holds
+# passwords. Every other setting, with its default and why: `tenantry config show`.
+";
+    let shown = path.display();
+    let former = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => HEADER.to_owned(),
+        Err(e) => return Err(e).with_context(|| format!("can't read `{shown}`")),
+    };
+    let mut document: DocumentMut = former.parse().map_err(|_| {
+        Failure::new(
+            Exit::Usage,
+            format!("`{shown}` is not TOML"),
+            format!("`tenantry config check --config {shown}` shows the line"),
+        )
+    })?;
+    let former_admin = text(&document, "database", "direct_url").and_then(|url| password_of(&url));
+    let admin_password = former_admin.map_or_else(random, Ok)?;
+    let secret =
+        text(&document, "lanes", "secret").filter(|s| !s.is_empty()).map_or_else(random, Ok)?;
+    let Installation { postgres_port, replica_port, pgbouncer_port, database, .. } = installation;
+    let prefix = text(&document, "roles", "prefix").unwrap_or_else(|| "tenantry".to_owned());
+
+    set(
+        &mut document,
+        "database",
+        "url",
+        value(format!("postgresql://127.0.0.1:{pgbouncer_port}/{database}")),
+    );
+    set(
+        &mut document,
+        "database",
+        "direct_url",
+        value(format!(
+            "postgresql://{prefix}_admin:{admin_password}@127.0.0.1:{postgres_port}/{database}"
+        )),
+    );
+    let replicas: toml_edit::Array = replica_port
+        .map(|_| {
+            format!(
+                "postgresql://127.0.0.1:{pgbouncer_port}/{database}{}",
+                tenantry_stack::REPLICA_SUFFIX
+            )
+        })
+        .into_iter()
+        .collect();
+    set(&mut document, "database", "replica_urls", value(replicas));
+    set(&mut document, "lanes", "secret", value(secret));
+    if let Some(lanes) = installation.lanes {
+        set(&mut document, "lanes", "count", value(i64::from(lanes)));
+        let default_pool_size = i64::from(Config::from_layers(Layers::defaults())?.lanes.pool_size);
+        let number = |key: &str, default: i64| {
+            document
+                .get("lanes")
+                .and_then(|l| l.get(key))
+                .and_then(Item::as_integer)
+                .unwrap_or(default)
+        };
+        // The budget follows the lanes: these servers are ours alone.
+        let needed = i64::from(lanes) * number("pool_size", default_pool_size);
+        if needed > number("server_connections", 0) {
+            set(&mut document, "lanes", "server_connections", value(needed));
+        }
+    }
+    write_private(path, &document.to_string()).with_context(|| format!("can't write `{shown}`"))
+}
+
+fn text(document: &DocumentMut, section: &str, key: &str) -> Option<String> {
+    Some(document.get(section)?.get(key)?.as_str()?.to_owned())
+}
+
+fn set(document: &mut DocumentMut, section: &str, key: &str, value: Item) {
+    let table = document.entry(section).or_insert_with(|| Item::Table(Table::new()));
+    table[key] = value;
+}
+
+fn password_of(url: &str) -> Option<String> {
+    let (_, rest) = url.split_once("://")?;
+    let (login, _) = rest.rsplit_once('@')?;
+    let (_, password) = login.split_once(':')?;
+    Some(password.to_owned())
+}
+
+fn random() -> anyhow::Result<String> {
+    let mut bytes = [0_u8; 32];
+    getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("can't get random bytes: {e}"))?;
+    Ok(HEXLOWER.encode(&bytes))
+}
+
+/// Through a temporary file, so that a full disk leaves the former one as it was.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    let temporary = path.with_extension("toml.new");
+    let _ = std::fs::remove_file(&temporary);
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)
+}

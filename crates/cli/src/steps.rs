@@ -1,0 +1,47 @@
+//! Steps of a longer piece of work, as they happen: a spinner on a terminal, plain lines elsewhere.
+
+use std::io::{IsTerminal as _, stderr};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::output::say;
+
+/// One step that is going on.
+pub(crate) struct Step {
+    spinner: Option<ProgressBar>,
+    started: Instant,
+}
+
+impl Step {
+    /// Begins a step; `doing` says what is going on, as in «starting the primary».
+    pub(crate) fn begin(doing: impl Into<String>) -> Self {
+        let spinner = stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}")
+                .expect("the template is right");
+            let spinner = ProgressBar::new_spinner().with_style(style).with_message(doing.into());
+            spinner.enable_steady_tick(Duration::from_millis(100));
+            spinner
+        });
+        Self { spinner, started: Instant::now() }
+    }
+
+    /// Ends the step; `done` says what is true now.
+    pub(crate) fn end(self, done: &str) {
+        let seconds = self.started.elapsed().as_secs_f32();
+        self.clear();
+        say(&format!("{done} ({seconds:.1} s)"));
+    }
+
+    fn clear(&self) {
+        if let Some(spinner) = &self.spinner {
+            spinner.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
