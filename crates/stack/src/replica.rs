@@ -1,0 +1,200 @@
+//! The replica: copying the primary, following it.
+//!
+//! Owns the replication role, the slot and the copy. A replica holds nothing that its primary does
+//! not, so one that fell too far behind is rebuilt without asking, but only if it is a standby of
+//! this very cluster. Refuses, and leaves alone, any other directory: one that was promoted may
+//! hold writes of its own, and one of another cluster may be its last copy.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio_postgres::{Client, SimpleQueryMessage};
+use tracing::{info, warn};
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::log::RunLog;
+use crate::options::Durability;
+use crate::postgres::{self, Plan};
+use crate::running::RunningServer;
+use crate::server::Server;
+use crate::site::{REPLICATOR, Site};
+use crate::tool;
+
+const SLOT: &str = "replica";
+/// PostgreSQL starts as a standby if this file is there, and as a second primary if not.
+const STANDBY_MARK: &str = "standby.signal";
+const PASSWORD_FILE: &str = "replicator.pgpass";
+
+const FOLLOW_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the replica logs when it will never be able to follow, and what that means.
+const HOPELESS: [(&str, &str); 6] = [
+    ("has already been removed", "the primary no longer has the WAL that it needs"),
+    ("database system identifier differs", "it is a copy of another cluster"),
+    ("is not in this server's history", "the primary was restored to an earlier point"),
+    ("before current recovery point", "the primary was restored to an earlier point"),
+    ("is behind recovery timeline", "the primary was restored to an earlier point"),
+    ("is ahead of the WAL flush position", "it is ahead of the primary"),
+];
+
+/// Copies the primary if need be, starts the replica into `slot`, and waits until it follows.
+pub(crate) async fn start(site: &Site, slot: &mut Option<RunningServer>) -> Result<()> {
+    tool::stop_leftover(&site.layout).await?;
+    let unfinished = site.layout.unfinished(Server::Replica);
+    files::remove_directory(&unfinished)?;
+    if slot.as_mut().is_none_or(RunningServer::has_ended) {
+        let primary = site
+            .connect(Server::Primary)
+            .await
+            .map_err(Error::postgres(Server::Primary, "log in as the superuser"))?;
+        ensure_role(site, &primary).await?;
+        ensure_copy(site, &primary, &unfinished).await?;
+    }
+    let plan = Plan {
+        server: Server::Replica,
+        own_settings: &own_settings(site)?,
+        patience: FOLLOW_PATIENCE,
+    };
+    postgres::start(site, plan, slot, async |log| follows(site, log).await).await
+}
+
+async fn follows(site: &Site, log: &RunLog) -> Result<bool> {
+    let tail = log.tail();
+    if let Some((_, reason)) = HOPELESS.iter().find(|(words, _)| tail.contains(words)) {
+        return Err(unusable(site, reason));
+    }
+    Ok(postgres::answers(site, Server::Replica).await? && is_streaming(site).await?)
+}
+
+/// The password is set each time: if the secrets were lost, the role must learn the new one.
+async fn ensure_role(site: &Site, primary: &Client) -> Result<()> {
+    let existing = one_value(
+        primary,
+        "look for the replication role",
+        &format!("SELECT 'yes' FROM pg_roles WHERE rolname = '{REPLICATOR}'"),
+    )
+    .await?;
+    let verb = if existing.is_some() { "ALTER" } else { "CREATE" };
+    // A secret has letters and digits only.
+    let password = site.replicator_password.reveal();
+    primary
+        .batch_execute(&format!("{verb} ROLE {REPLICATOR} LOGIN REPLICATION PASSWORD '{password}'"))
+        .await
+        .map_err(Error::postgres(Server::Primary, "set up the replication role"))
+}
+
+/// Sees to a usable copy of the primary and to the slot that keeps WAL for it.
+async fn ensure_copy(site: &Site, primary: &Client, unfinished: &Path) -> Result<()> {
+    let slot_state = one_value(
+        primary,
+        "look for the replication slot",
+        &format!("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{SLOT}'"),
+    )
+    .await?;
+    let slot_keeps_wal = slot_state.as_deref().is_some_and(|state| state != "lost");
+    let directory = site.layout.server(Server::Replica);
+    if directory.exists() {
+        check_is_our_standby(site, &directory)?;
+        if slot_keeps_wal {
+            return Ok(());
+        }
+        warn!("the replica fell too far behind and is copied anew");
+        files::remove_directory(&directory)?;
+    }
+    if slot_state.is_some() && !slot_keeps_wal {
+        let drop_slot = format!("SELECT pg_drop_replication_slot('{SLOT}')");
+        one_value(primary, "drop the lost replication slot", &drop_slot).await?;
+    }
+    if !slot_keeps_wal {
+        // `true` keeps WAL from now on, so none can go missing between the copy and the start.
+        let create = format!("SELECT pg_create_physical_replication_slot('{SLOT}', true)");
+        one_value(primary, "create the replication slot", &create).await?;
+    }
+    copy_primary(site, unfinished).await?;
+    files::publish_directory(unfinished, &directory)
+}
+
+fn check_is_our_standby(site: &Site, directory: &Path) -> Result<()> {
+    if !directory.join(STANDBY_MARK).exists() {
+        return Err(unusable(site, "it has no `standby.signal`, so it may have been promoted"));
+    }
+    let layout = &site.layout;
+    let ours = postgres::system_identifier(layout, Server::Primary)?;
+    if postgres::system_identifier(layout, Server::Replica)? != ours {
+        return Err(unusable(site, "it is a copy of another cluster"));
+    }
+    Ok(())
+}
+
+async fn copy_primary(site: &Site, unfinished: &Path) -> Result<()> {
+    info!("copying the primary for the replica");
+    files::replace_directory(unfinished, 0o700, site.layout.user())?;
+    let port = site.port(Server::Primary).to_string();
+    let mut arguments: Vec<OsString> =
+        ["--host", "127.0.0.1", "--port", &port, "--username", REPLICATOR]
+            .map(OsString::from)
+            .to_vec();
+    arguments.extend(["--no-password", "--wal-method", "stream", "--slot", SLOT].map(Into::into));
+    arguments.extend(["--checkpoint", "fast", "--pgdata"].map(Into::into));
+    arguments.push(unfinished.into());
+    if site.options.durability == Durability::Volatile {
+        arguments.push("--no-sync".into());
+    }
+    let program = site.programs.postgres("pg_basebackup");
+    let environment = [("PGPASSWORD", site.replicator_password.reveal())];
+    tool::run(&site.layout, "pg_basebackup", &program, arguments, &environment).await?;
+    // Before the directory gets its name: a copy without the mark would be a second primary.
+    let user = Some(site.layout.user());
+    files::write_private(&unfinished.join(STANDBY_MARK), "", user)
+}
+
+fn own_settings(site: &Site) -> Result<[(&'static str, String); 2]> {
+    let password_file = site.layout.server(Server::Replica).join(PASSWORD_FILE);
+    let line = format!("*:*:*:{REPLICATOR}:{}\n", site.replicator_password.reveal());
+    files::write_private(&password_file, &line, Some(site.layout.user()))?;
+    let connection = format!(
+        "host=127.0.0.1 port={} user={REPLICATOR} application_name={SLOT} passfile='{}'",
+        site.port(Server::Primary),
+        password_file.display().to_string().replace('\\', "\\\\").replace('\'', "\\'")
+    );
+    Ok([("primary_conninfo", connection), ("primary_slot_name", SLOT.to_owned())])
+}
+
+async fn is_streaming(site: &Site) -> Result<bool> {
+    // The replica answered a moment ago; if it does not now, its end is seen elsewhere.
+    let Ok(replica) = site.connect(Server::Replica).await else {
+        return Ok(false);
+    };
+    let state = one_value_on(
+        Server::Replica,
+        &replica,
+        "ask for the state of replication",
+        "SELECT status FROM pg_stat_wal_receiver",
+    );
+    Ok(state.await?.as_deref() == Some("streaming"))
+}
+
+fn unusable(site: &Site, reason: &str) -> Error {
+    let path = site.layout.server(Server::Replica);
+    Error::ReplicaUnusable { path, reason: reason.to_owned() }
+}
+
+async fn one_value(client: &Client, action: &'static str, sql: &str) -> Result<Option<String>> {
+    one_value_on(Server::Primary, client, action, sql).await
+}
+
+/// The first column of the first row.
+async fn one_value_on(
+    server: Server,
+    client: &Client,
+    action: &'static str,
+    sql: &str,
+) -> Result<Option<String>> {
+    let messages = client.simple_query(sql).await.map_err(Error::postgres(server, action))?;
+    Ok(messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    }))
+}

@@ -1,0 +1,290 @@
+//! The stack: three servers in one data directory, and the order among them.
+//!
+//! Owns who starts after whom and stops before whom. Refuses to start twice in one directory.
+
+use std::future::pending;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use tokio_postgres::Config;
+
+use crate::binaries::Programs;
+use crate::data_dir::resolve_data_dir;
+use crate::error::{Error, Result};
+use crate::layout::Layout;
+use crate::leftovers;
+use crate::lock::{self, DirectoryLock};
+use crate::options::{PoolerSettings, Ports, StackOptions};
+use crate::preflight;
+use crate::running::RunningServer;
+use crate::secrets::Secret;
+use crate::server::{Server, ServerExit, ServerState, ServerStatus, Status, Stopped};
+use crate::site::{SUPERUSER, Site};
+use crate::user::ServerUser;
+use crate::{pooler, primary, replica, tool};
+
+/// A PostgreSQL primary, its replica and PgBouncer, in one data directory.
+///
+/// Every `start_…` may be dropped at any moment (Ctrl-C in a `select!`), and called again or
+/// followed by [`stop`](Self::stop). Dropping the stack itself tells running servers to shut down
+/// and does not wait for them.
+#[derive(Debug)]
+pub struct Stack {
+    // Dropped in this order: the lock is held until the servers were told to shut down.
+    pooler: Option<RunningServer>,
+    replica: Option<RunningServer>,
+    primary: Option<RunningServer>,
+    site: Site,
+    _lock: DirectoryLock,
+}
+
+impl Stack {
+    /// Takes the data directory, stops what an interrupted run has left in it, and checks that
+    /// the servers can be started. Starts none.
+    ///
+    /// # Errors
+    /// Everything that is known to be in the way: [`Error::Locked`], [`Error::MissingBinary`],
+    /// [`Error::PortInUse`], [`Error::NotEnoughSpace`], [`Error::NotADataDir`] and their kin.
+    pub async fn open(options: StackOptions) -> Result<Self> {
+        options.validate()?;
+        let root = resolve_data_dir(&options.data_dir, false)?.path;
+        let layout = Layout::new(root, ServerUser::find()?);
+        layout.claim()?;
+        let lock = DirectoryLock::acquire(&layout)?;
+        layout.prepare()?;
+        let search_path = options.search_path.as_deref();
+        let programs = Programs::find(search_path, layout.cluster_major()?).await?;
+        leftovers::stop_all(&layout).await?;
+        preflight::check_ports(&options)?;
+        preflight::check_space(&options, &layout)?;
+        let superuser_password = Secret::obtain(&layout, "superuser")?;
+        let replicator_password = Secret::obtain(&layout, "replicator")?;
+        let site = Site { options, layout, programs, superuser_password, replicator_password };
+        Ok(Self { pooler: None, replica: None, primary: None, site, _lock: lock })
+    }
+
+    /// Makes the primary's cluster if there is none yet, and starts it. Returns once it answers.
+    ///
+    /// # Errors
+    /// [`Error::StartFailed`] and [`Error::StartTimeout`] with the end of its log;
+    /// [`Error::Tool`] if `initdb` fails.
+    pub async fn start_primary(&mut self) -> Result<()> {
+        primary::start(&self.site, &mut self.primary).await
+    }
+
+    /// Copies the primary if there is no replica yet, or if the one there fell further behind than
+    /// the primary keeps WAL, and starts it. Returns once it follows the running primary.
+    ///
+    /// # Errors
+    /// As for the primary; and [`Error::ReplicaUnusable`] for a directory that is not a standby of
+    /// this primary. That directory is left as it is.
+    pub async fn start_replica(&mut self) -> Result<()> {
+        if !self.site.options.replica {
+            return Err(crate::options::invalid("replica", "is turned off in the options"));
+        }
+        replica::start(&self.site, &mut self.replica).await
+    }
+
+    /// Starts PgBouncer; one that runs already takes over the settings. Returns once it answers.
+    /// It does not need the PostgreSQL servers to run.
+    ///
+    /// # Errors
+    /// [`Error::StartFailed`] and [`Error::StartTimeout`] with the end of its log;
+    /// [`Error::InvalidOption`] for settings that its files can't express.
+    pub async fn start_pooler(&mut self, settings: &PoolerSettings) -> Result<()> {
+        pooler::start(&self.site, settings, &mut self.pooler).await
+    }
+
+    /// Gives PgBouncer other settings while its connections stay open. It takes them over a moment
+    /// after this returns.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`] if it does not run.
+    pub fn reload_pooler(&self, settings: &PoolerSettings) -> Result<()> {
+        let running = self.pooler.as_ref().ok_or(Error::NotRunning { server: Server::Pooler })?;
+        pooler::reload(&self.site, settings, running)
+    }
+
+    /// Stops all that runs: PgBouncer, the replica, the primary. Nothing running is fine.
+    ///
+    /// # Errors
+    /// The first one, after all were tried. [`Error::StillRunning`] if a server could not even be
+    /// killed.
+    pub async fn stop(&mut self) -> Result<()> {
+        let mut result = tool::stop_leftover(&self.site.layout).await;
+        for server in Server::STOP_ORDER {
+            let stopped = self.stop_server(server).await;
+            result = result.and(stopped);
+        }
+        result
+    }
+
+    /// Stops one server; it may be stopped already.
+    ///
+    /// # Errors
+    /// As [`stop`](Self::stop).
+    pub async fn stop_server(&mut self, server: Server) -> Result<()> {
+        let slot = self.slot(server);
+        if let Some(running) = slot {
+            running.stop().await?;
+            *slot = None;
+        }
+        Ok(())
+    }
+
+    /// Kills one server as a crash would, for tests of recovery; start it again afterwards.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`] if it does not run.
+    pub async fn kill_server(&mut self, server: Server) -> Result<()> {
+        let slot = self.slot(server);
+        let running = slot.as_mut().ok_or(Error::NotRunning { server })?;
+        running.kill().await?;
+        *slot = None;
+        Ok(())
+    }
+
+    /// Waits until a server ends that nobody has stopped, and tells which and why. Waits for ever
+    /// where none runs. Cancel-safe.
+    pub async fn wait_for_exit(&mut self) -> ServerExit {
+        tokio::select! {
+            exit = exit_of(&mut self.primary) => exit,
+            exit = exit_of(&mut self.replica) => exit,
+            exit = exit_of(&mut self.pooler) => exit,
+        }
+    }
+
+    /// The process of a server that runs.
+    pub fn pid(&self, server: Server) -> Option<u32> {
+        match server {
+            Server::Primary => self.primary.as_ref(),
+            Server::Replica => self.replica.as_ref(),
+            Server::Pooler => self.pooler.as_ref(),
+        }?
+        .pid()
+    }
+
+    /// The data directory's real path.
+    pub fn data_dir(&self) -> &Path {
+        self.site.layout.root()
+    }
+
+    /// A server's own directory: for PostgreSQL, the cluster.
+    pub fn server_dir(&self, server: Server) -> PathBuf {
+        self.site.layout.server(server)
+    }
+
+    /// A server's log.
+    pub fn log_path(&self, server: Server) -> PathBuf {
+        self.site.layout.log(server.name())
+    }
+
+    /// The directory of the PostgreSQL servers' Unix sockets. Only the servers' user may enter it,
+    /// and there, too, everybody needs a password.
+    pub fn socket_dir(&self) -> PathBuf {
+        self.site.layout.sockets()
+    }
+
+    /// Where all the servers listen.
+    pub fn host(&self) -> Ipv4Addr {
+        Ipv4Addr::LOCALHOST
+    }
+
+    /// The ports on that address.
+    pub fn ports(&self) -> Ports {
+        self.site.options.ports
+    }
+
+    /// The superuser's password, on the primary and the replica.
+    pub fn superuser_password(&self) -> &str {
+        self.site.superuser_password.reveal()
+    }
+
+    /// How the superuser reaches the database `postgres` on the primary, directly.
+    pub fn superuser_config(&self) -> Config {
+        self.site.superuser_config(Server::Primary)
+    }
+
+    /// How the superuser reaches the database `postgres` on the replica, directly.
+    pub fn replica_superuser_config(&self) -> Config {
+        self.site.superuser_config(Server::Replica)
+    }
+
+    /// [`superuser_config`](Self::superuser_config) as a URL, for programs. Holds the password.
+    pub fn superuser_url(&self) -> String {
+        let (host, port) = (self.host(), self.ports().postgres);
+        // A generated password needs no escaping.
+        format!("postgresql://{SUPERUSER}:{}@{host}:{port}/postgres", self.superuser_password())
+    }
+
+    fn slot(&mut self, server: Server) -> &mut Option<RunningServer> {
+        match server {
+            Server::Primary => &mut self.primary,
+            Server::Replica => &mut self.replica,
+            Server::Pooler => &mut self.pooler,
+        }
+    }
+}
+
+async fn exit_of(slot: &mut Option<RunningServer>) -> ServerExit {
+    let Some(running) = slot else {
+        return pending().await;
+    };
+    let exit = running.ended().await;
+    *slot = None;
+    exit
+}
+
+/// Stops the servers that an interrupted run has left in a data directory, and says which. None is
+/// fine, and so is a directory that does not exist.
+///
+/// # Errors
+/// [`Error::Locked`] if the run was not interrupted but goes on; [`Error::NotADataDir`] for a
+/// directory that is none.
+pub async fn down(data_dir: &Path) -> Result<Vec<Stopped>> {
+    let Some(layout) = existing_layout(data_dir)? else {
+        return Ok(Vec::new());
+    };
+    let _lock = DirectoryLock::acquire(&layout)?;
+    leftovers::stop_all(&layout).await
+}
+
+/// Deletes everything in a data directory, the caller's own files included; servers that an
+/// interrupted run has left there are stopped first. A directory that does not exist is fine.
+///
+/// # Errors
+/// As [`down`].
+pub async fn reset(data_dir: &Path) -> Result<()> {
+    let Some(layout) = existing_layout(data_dir)? else {
+        return Ok(());
+    };
+    let _lock = DirectoryLock::acquire(&layout)?;
+    leftovers::stop_all(&layout).await?;
+    layout.clear()
+}
+
+/// Which servers run in a data directory. Does not disturb a stack that runs, starts or stops.
+///
+/// # Errors
+/// [`Error::NotADataDir`] for a directory that is none; [`Error::Io`] if its files are closed to
+/// this user.
+pub async fn status(data_dir: &Path) -> Result<Status> {
+    let servers = [Server::Primary, Server::Replica, Server::Pooler];
+    let Some(layout) = existing_layout(data_dir)? else {
+        let stopped = servers.map(|server| ServerStatus { server, state: ServerState::Stopped });
+        return Ok(Status { owner_pid: None, servers: stopped.to_vec() });
+    };
+    let servers: Result<Vec<_>> =
+        servers.into_iter().map(|server| leftovers::status(&layout, server)).collect();
+    Ok(Status { owner_pid: lock::owner_pid(&layout)?, servers: servers? })
+}
+
+fn existing_layout(data_dir: &Path) -> Result<Option<Layout>> {
+    // What runs from it can be stopped also if a directory above it was closed since.
+    let root = match std::fs::canonicalize(data_dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        found => found.map_err(Error::io("find the directory", data_dir))?,
+    };
+    let layout = Layout::new(root, ServerUser::find()?);
+    Ok(layout.is_ours()?.then_some(layout))
+}

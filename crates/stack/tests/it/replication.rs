@@ -1,0 +1,101 @@
+//! When a replica is used again, when it is built anew, and when it is left alone.
+
+use std::fs;
+
+use tenantry_stack::{Error, Server, Stack};
+
+use crate::place::{Place, connect, eventually, value};
+
+/// A stack whose replica was built and then stopped; the primary runs.
+async fn with_stopped_replica(place: &Place) -> Stack {
+    let mut stack = Stack::open(place.options()).await.unwrap();
+    stack.start_primary().await.unwrap();
+    stack.start_replica().await.unwrap();
+    stack.stop_server(Server::Replica).await.unwrap();
+    fs::write(stack.data_dir().join("replica/was_here"), "").unwrap();
+    stack
+}
+
+fn assert_refused(error: &Error, words: &str) {
+    assert!(matches!(error, Error::ReplicaUnusable { .. }), "{error:?}");
+    assert!(error.to_string().contains(words), "{error}");
+    assert!(error.hint().unwrap().contains("remove"));
+}
+
+#[tokio::test]
+async fn a_replica_catches_up_and_one_that_lost_its_slot_is_built_anew() {
+    let place = Place::new();
+    let mut stack = with_stopped_replica(&place).await;
+    let mark = stack.data_dir().join("replica/was_here");
+    let primary = connect(&stack.superuser_config()).await;
+    primary.batch_execute("CREATE TABLE seen AS SELECT 1 AS one").await.unwrap();
+
+    stack.start_replica().await.unwrap();
+    assert!(mark.exists(), "it was copied without need");
+    let replica = stack.replica_superuser_config();
+    eventually("the table", async || value(&replica, "SELECT one FROM seen").await.is_some()).await;
+
+    stack.stop_server(Server::Replica).await.unwrap();
+    primary.batch_execute("SELECT pg_drop_replication_slot('replica')").await.unwrap();
+    stack.start_replica().await.unwrap();
+    assert!(!mark.exists(), "it was not copied anew");
+    eventually("the table", async || value(&replica, "SELECT one FROM seen").await.is_some()).await;
+    stack.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_promoted_replica_is_never_started_as_a_second_primary() {
+    let place = Place::new();
+    let mut stack = Stack::open(place.options()).await.unwrap();
+    stack.start_primary().await.unwrap();
+    stack.start_replica().await.unwrap();
+    let promoted = value(&stack.replica_superuser_config(), "SELECT pg_promote()").await;
+    assert_eq!(promoted.as_deref(), Some("t"));
+    stack.stop_server(Server::Replica).await.unwrap();
+
+    assert_refused(&stack.start_replica().await.unwrap_err(), "promoted");
+    assert!(stack.data_dir().join("replica/PG_VERSION").exists());
+    assert_eq!(stack.pid(Server::Replica), None);
+    stack.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_replica_of_another_cluster_is_left_alone() {
+    let place = Place::new();
+    let mut stack = with_stopped_replica(&place).await;
+    stack.stop().await.unwrap();
+    fs::remove_dir_all(stack.data_dir().join("primary")).unwrap();
+    stack.start_primary().await.unwrap();
+
+    assert_refused(&stack.start_replica().await.unwrap_err(), "another cluster");
+    assert!(stack.data_dir().join("replica/was_here").exists());
+    stack.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_replica_ahead_of_its_primary_is_told_at_once() {
+    let place = Place::new();
+    let mut stack = with_stopped_replica(&place).await;
+    // What a recovery to an earlier point does to the primary, by hand: put an older copy back.
+    stack.stop().await.unwrap();
+    let (primary, old) = (stack.data_dir().join("primary"), stack.data_dir().join("old"));
+    let copied =
+        std::process::Command::new("cp").arg("-a").arg(&primary).arg(&old).status().unwrap();
+    assert!(copied.success());
+    stack.start_primary().await.unwrap();
+    stack.start_replica().await.unwrap();
+    let client = connect(&stack.superuser_config()).await;
+    client.batch_execute("CREATE TABLE lost AS SELECT generate_series(1, 100000)").await.unwrap();
+    client.batch_execute("SELECT pg_switch_wal(); CHECKPOINT").await.unwrap();
+    let replica = stack.replica_superuser_config();
+    eventually("the table", async || value(&replica, "SELECT 1 FROM lost").await.is_some()).await;
+    drop(client);
+    stack.stop().await.unwrap();
+    fs::remove_dir_all(&primary).unwrap();
+    fs::rename(&old, &primary).unwrap();
+
+    stack.start_primary().await.unwrap();
+    assert_refused(&stack.start_replica().await.unwrap_err(), "ahead of the primary");
+    assert!(stack.data_dir().join("replica/was_here").exists());
+    stack.stop().await.unwrap();
+}
