@@ -81,6 +81,23 @@ impl Servers {
         Ok(Config::from_layers(self.layers(database, prefix))?)
     }
 
+    /// A configuration file for a database of the shared roles.
+    pub fn toml(&self, database: &str) -> String {
+        let Self { postgres_port, pgbouncer_port, admin_password, lane_secret, .. } = self;
+        format!(
+            "[database]
+url = \"postgresql://127.0.0.1:{pgbouncer_port}/{database}\"
+direct_url = \"postgresql://{PREFIX}_admin:{admin_password}@127.0.0.1:{postgres_port}/{database}\"
+
+[roles]
+prefix = \"{PREFIX}\"
+
+[lanes]
+secret = \"{lane_secret}\"
+"
+        )
+    }
+
     /// The layers behind [`config`](Self::config), for tests that set more.
     pub fn layers(&self, database: &str, prefix: &str) -> Layers {
         let Self { postgres_port, pgbouncer_port, admin_password, .. } = self;

@@ -1,22 +1,27 @@
 //! `tenantry up`: everything on this machine, in one directory, until Ctrl-C.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tenantry_db::config::Layers;
 use tenantry_db::migrate::{self, Migrations};
 use tenantry_db::{AdminDb, Config, Error, init, pooler};
-use tenantry_stack::{PoolerLogin, PoolerSettings, Ports, ServerExit, Stack, StackOptions};
+use tenantry_stack::{PoolerLogin, PoolerSettings, Ports, Server, ServerExit, Stack, StackOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::Up;
 use crate::config_file::{self, Installation};
 use crate::exit::{Exit, Failure};
-use crate::output::say;
+use crate::output::{self, say};
 use crate::steps::Step;
 
 const DATABASE: &str = "tenantry";
+
+/// A server that ends more often than this is not started again.
+const MAX_RESTARTS: usize = 5;
+const RESTARTS_WITHIN: Duration = Duration::from_secs(600);
 
 /// Connections that the servers take: enough for 32 lanes of the default size.
 const MAX_CONNECTIONS: u16 = 450;
@@ -25,8 +30,6 @@ const MAX_CONNECTIONS: u16 = 450;
 const SPARE_CONNECTIONS: u16 = 60;
 
 pub(super) async fn run(args: &Up) -> anyhow::Result<Exit> {
-    // From here on a signal is a wish to stop, never a sudden death.
-    let mut stop = StopSignal::listen()?;
     let requested = args.data_dir.path();
     let data_dir = tenantry_stack::resolve_data_dir(&requested, args.data_dir.data_dir.is_none())?;
     if let Some(note) = &data_dir.note {
@@ -35,35 +38,57 @@ pub(super) async fn run(args: &Up) -> anyhow::Result<Exit> {
     if args.reset && !reset(args, &data_dir.path).await? {
         return Ok(Exit::Refused);
     }
+    // From here on a signal is a wish to stop, never a sudden death.
+    let mut stop = StopSignal::listen()?;
     let config_path = data_dir.path.join(config_file::IN_DATA_DIR);
     let mut stack = Stack::open(options(args, &data_dir.path)).await?;
     let outcome = tokio::select! {
-        started = start(args, &mut stack, &config_path) => started.map(Some),
-        () = stop.wait() => Ok(None),
+        ended = serve(args, &requested, &mut stack, &config_path) => ended,
+        () = stop.wait() => Ok(()),
     };
-    let ended = match outcome {
-        Ok(Some(())) => {
-            say(&summary(args, &requested, &stack));
-            tokio::select! {
-                exit = stack.wait_for_exit() => Some(exit),
-                () = stop.wait() => None,
-            }
+    let stopped = stop_servers(&mut stack).await;
+    outcome.and(stopped).map(|()| Exit::Done)
+}
+
+/// Starts everything and keeps it running. Ends with an error only.
+async fn serve(
+    args: &Up,
+    requested: &Path,
+    stack: &mut Stack,
+    config_path: &Path,
+) -> anyhow::Result<()> {
+    let config = start(args, stack, config_path).await?;
+    output::print(&summary(args, requested, stack))?;
+    let mut restarts = Vec::new();
+    loop {
+        let exit = stack.wait_for_exit().await;
+        let now = Instant::now();
+        restarts.retain(|at: &Instant| now.duration_since(*at) < RESTARTS_WITHIN);
+        if restarts.len() == MAX_RESTARTS {
+            let error = anyhow::Error::from(tenantry_stack::Error::from(exit));
+            return Err(error.context("a server keeps ending, so all are stopped"));
         }
-        Ok(None) => None,
-        Err(error) => {
-            stop_servers(&mut stack).await?;
-            return Err(error);
-        }
-    };
-    stop_servers(&mut stack).await?;
-    match ended {
-        Some(exit) => Err(died(exit)),
-        None => Ok(Exit::Done),
+        restarts.push(now);
+        restart(stack, &config, exit).await?;
     }
 }
 
-fn died(exit: ServerExit) -> anyhow::Error {
-    anyhow::Error::from(tenantry_stack::Error::from(exit)).context("the other servers were stopped")
+/// A server that somebody killed, or that ended by itself, comes back; its log says why it went.
+async fn restart(stack: &mut Stack, config: &Config, exit: ServerExit) -> anyhow::Result<()> {
+    say(&format!(
+        "warning: {} ended ({}); see {}",
+        exit.server.name(),
+        exit.how,
+        exit.log_path.display()
+    ));
+    let step = Step::begin(format!("starting {} again", exit.server.name()));
+    match exit.server {
+        Server::Primary => stack.start_primary().await?,
+        Server::Replica => stack.start_replica().await?,
+        Server::Pooler => stack.start_pooler(&pooler_settings(config)?).await?,
+    }
+    step.end(&format!("{} runs again", exit.server.name()));
+    Ok(())
 }
 
 async fn stop_servers(stack: &mut Stack) -> anyhow::Result<()> {
@@ -142,7 +167,7 @@ fn options(args: &Up, data_dir: &Path) -> StackOptions {
 }
 
 /// From nothing to servers that tenants can be created on. What is there already is used.
-async fn start(args: &Up, stack: &mut Stack, config_path: &Path) -> anyhow::Result<()> {
+async fn start(args: &Up, stack: &mut Stack, config_path: &Path) -> anyhow::Result<Config> {
     let ports = stack.ports();
     let step = Step::begin("starting the primary");
     stack.start_primary().await?;
@@ -169,7 +194,7 @@ async fn start(args: &Up, stack: &mut Stack, config_path: &Path) -> anyhow::Resu
         "PgBouncer on 127.0.0.1:{} with {} lanes",
         ports.pgbouncer, config.lanes.count
     ));
-    Ok(())
+    Ok(config)
 }
 
 /// Writes the configuration file and reads it back, with nothing from the environment: what is
@@ -220,6 +245,7 @@ fn pooler_settings(config: &Config) -> anyhow::Result<PoolerSettings> {
 
 fn summary(args: &Up, requested: &Path, stack: &Stack) -> String {
     let ports = stack.ports();
+    let program = program();
     // Other commands find the file by themselves in the default place only.
     let config = match &args.data_dir.data_dir {
         None => String::new(),
@@ -230,13 +256,35 @@ fn summary(args: &Up, requested: &Path, stack: &Stack) -> String {
         false => format!("  replica    127.0.0.1:{}\n", ports.replica),
     };
     format!(
-        "\nTenantry is up; Ctrl-C stops it.\n\n  primary    127.0.0.1:{}\n{replica}  PgBouncer  127.0.0.1:{}\n  \
-         directory  {}\n\nIn another terminal:\n\n  \
-         tenantry tenant create{config} --name 'Acme Inc.' --subdomain acme\n  \
-         tenantry tenant list{config}\n  \
-         tenantry doctor{config}\n",
+        "
+Tenantry is up; Ctrl-C stops it.
+
+  primary    127.0.0.1:{}
+{replica}  PgBouncer  127.0.0.1:{}
+  directory  {}
+
+In another terminal:
+
+  {program} tenant create --name 'Acme Inc.' --subdomain acme{config}
+  {program} tenant list{config}
+  {program} doctor{config}
+",
         ports.postgres,
         ports.pgbouncer,
         requested.display(),
     )
+}
+
+/// How this program is called from here: by its name where `PATH` leads to it, else by its path.
+fn program() -> String {
+    const NAME: &str = "tenantry";
+    let Ok(own) = std::env::current_exe() else { return NAME.to_owned() };
+    let on_path = std::env::var_os("PATH").and_then(|path| {
+        std::env::split_paths(&path).map(|dir| dir.join(NAME)).find(|file| file.is_file())
+    });
+    if on_path.and_then(|found| found.canonicalize().ok()).as_ref() == Some(&own) {
+        return NAME.to_owned();
+    }
+    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    own.strip_prefix(&here).unwrap_or(&own).display().to_string()
 }

@@ -84,8 +84,13 @@ async fn settings(db: &Object, config: &Config, lanes: &[String]) -> Result<Vec<
     let rows = db
         .query_typed(
             "SELECT format('`%s` has the setting `%s`', r.rolname, setting)
-             FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole, unnest(s.setconfig) AS setting
+                    || coalesce(' in `' || d.datname || '`', '')
+             FROM pg_db_role_setting s
+             JOIN pg_roles r ON r.oid = s.setrole
+             LEFT JOIN pg_database d ON d.oid = s.setdatabase,
+             unnest(s.setconfig) AS setting
              WHERE r.rolname = ANY ($1) AND setting <> 'search_path=\"\"'
+               AND (s.setdatabase = 0 OR d.datname = current_database())
              ORDER BY 1 LIMIT 10",
             &[(&logins, Type::TEXT_ARRAY)],
         )

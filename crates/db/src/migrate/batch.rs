@@ -77,11 +77,10 @@ impl<'a> Batch<'a> {
             Some(ErrorPosition::Original(position)) => usize::try_from(*position).ok(),
             _ => None,
         };
-        let line =
-            position.and_then(|p| p.checked_sub(self.preamble_chars + 1)).map_or(0, |chars| {
-                let before = self.text.chars().skip(self.preamble_chars).take(chars);
-                1 + before.filter(|c| *c == '\n').count()
-            });
+        let line = position.and_then(|p| p.checked_sub(self.preamble_chars + 1)).map(|chars| {
+            let before = self.text.chars().skip(self.preamble_chars).take(chars);
+            1 + before.filter(|c| *c == '\n').count()
+        });
         MigrationError::Failed {
             file: self.migration.file.clone(),
             line,

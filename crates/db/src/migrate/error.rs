@@ -45,12 +45,12 @@ pub enum MigrationError {
         schema: String,
     },
     /// A statement of a file failed. Nothing of the file was applied.
-    #[error("`{file}`, line {line}, failed in `{schema}` ({sqlstate})")]
+    #[error("`{file}`{} failed in `{schema}` ({sqlstate})", at(.line))]
     Failed {
         /// The file.
         file: String,
-        /// The line of the statement that failed, 0 if the server named none.
-        line: usize,
+        /// The line that the server pointed to, if it did.
+        line: Option<usize>,
         /// The schema.
         schema: String,
         /// PostgreSQL's error code.
@@ -88,6 +88,10 @@ impl MigrationError {
         };
         Some(hint.to_owned())
     }
+}
+
+fn at(line: &Option<usize>) -> String {
+    line.map_or_else(String::new, |line| format!(", line {line},"))
 }
 
 fn list(problems: &[String]) -> String {

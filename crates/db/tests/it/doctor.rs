@@ -16,76 +16,126 @@ async fn a_right_installation_has_no_findings() {
     assert!(found.is_empty(), "{found:?}");
 }
 
+/// Something broken on purpose, and how it is mended.
+struct Damage {
+    done: String,
+    undone: String,
+    /// The check that is to find it, and a piece of what it says.
+    found_by: (&'static str, String),
+}
+
+impl Damage {
+    fn new(
+        done: impl Into<String>,
+        undone: impl Into<String>,
+        check: &'static str,
+        words: impl Into<String>,
+    ) -> Self {
+        Self { done: done.into(), undone: undone.into(), found_by: (check, words.into()) }
+    }
+
+    async fn is_found(&self, db: &TestDatabase) {
+        let superuser = db.superuser().await;
+        superuser.batch_execute(&self.done).await.unwrap();
+        let found = findings(db).await;
+        let (check, words) = &self.found_by;
+        let named =
+            found.iter().any(|f| f.name == *check && f.detail.contains(words) && f.hint.is_some());
+        assert!(named, "after `{}`: {found:?}", self.done);
+        superuser.batch_execute(&self.undone).await.unwrap();
+    }
+}
+
 #[tokio::test]
-async fn every_kind_of_damage_is_found_and_named() {
+async fn damaged_rights_are_found_and_named() {
     let db = TestDatabase::new().await;
     let acme = db.tenant("acme").await;
-    let superuser = db.superuser().await;
+    let (schema, name) = (acme.schema(), db.name());
+    let own = format!("shared_lane_{:02}", acme.lane);
+    let other = format!("shared_lane_{:02}", (acme.lane + 1) % 4);
+    for damage in [
+        Damage::new(
+            "GRANT EXECUTE ON FUNCTION set_config TO PUBLIC",
+            "REVOKE EXECUTE ON FUNCTION set_config FROM PUBLIC",
+            "hardening",
+            "set_config",
+        ),
+        Damage::new(
+            format!("GRANT TEMP ON DATABASE {name} TO PUBLIC"),
+            format!("REVOKE TEMP ON DATABASE {name} FROM PUBLIC"),
+            "hardening",
+            "TEMP",
+        ),
+        Damage::new(
+            "GRANT USAGE ON LANGUAGE plpgsql TO PUBLIC",
+            "REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC",
+            "hardening",
+            "plpgsql",
+        ),
+        Damage::new(
+            "GRANT USAGE ON SCHEMA public TO PUBLIC",
+            "REVOKE USAGE ON SCHEMA public FROM PUBLIC",
+            "hardening",
+            "schema public",
+        ),
+        Damage::new(
+            format!("GRANT {schema} TO {other}"),
+            format!("REVOKE {schema} FROM {other}"),
+            "lane members",
+            &other,
+        ),
+        Damage::new(
+            format!("REVOKE {schema} FROM {own}"),
+            format!("GRANT {schema} TO {own}"),
+            "lane members",
+            "no lane",
+        ),
+        Damage::new(
+            format!("ALTER ROLE shared_lane_31 IN DATABASE {name} SET role = '{schema}'"),
+            format!("ALTER ROLE shared_lane_31 IN DATABASE {name} RESET ALL"),
+            "roles",
+            format!("`shared_lane_31` has the setting `role={schema}` in `{name}`"),
+        ),
+    ] {
+        damage.is_found(&db).await;
+    }
+    let left = findings(&db).await;
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn damaged_schemas_are_found_and_named() {
+    let db = TestDatabase::new().await;
+    let acme = db.tenant("acme").await;
     let schema = acme.schema();
     let stray = tenantry_db::TenantId::random().schema();
-    let other_lane = (acme.lane + 1) % 4;
-    for (damage, repair, check, words) in [
-        (
-            "GRANT EXECUTE ON FUNCTION set_config TO PUBLIC".to_owned(),
-            "REVOKE EXECUTE ON FUNCTION set_config FROM PUBLIC".to_owned(),
-            "hardening",
-            "set_config".to_owned(),
-        ),
-        (
-            format!("GRANT TEMP ON DATABASE {} TO PUBLIC", db.name()),
-            format!("REVOKE TEMP ON DATABASE {} FROM PUBLIC", db.name()),
-            "hardening",
-            "TEMP".to_owned(),
-        ),
-        (
-            "GRANT USAGE ON LANGUAGE plpgsql TO PUBLIC".to_owned(),
-            "REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC".to_owned(),
-            "hardening",
-            "plpgsql".to_owned(),
-        ),
-        (
-            "CREATE TABLE public.users ()".to_owned(),
-            "DROP TABLE public.users".to_owned(),
+    for damage in [
+        Damage::new(
+            "CREATE TABLE public.users ()",
+            "DROP TABLE public.users",
             "table names",
-            "public.users".to_owned(),
+            "public.users",
         ),
-        (
-            format!("GRANT {schema} TO shared_lane_{other_lane:02}"),
-            format!("REVOKE {schema} FROM shared_lane_{other_lane:02}"),
-            "lane members",
-            format!("shared_lane_{other_lane:02}"),
-        ),
-        (
-            format!("REVOKE {schema} FROM shared_lane_{:02}", acme.lane),
-            format!("GRANT {schema} TO shared_lane_{:02}", acme.lane),
-            "lane members",
-            "no lane".to_owned(),
-        ),
-        (
+        Damage::new(
             format!("ALTER SCHEMA {schema} RENAME TO elsewhere"),
             format!("ALTER SCHEMA elsewhere RENAME TO {schema}"),
             "tenant schemas",
             format!("`{schema}` has no schema"),
         ),
-        (
+        Damage::new(
             format!("CREATE SCHEMA {stray}"),
             format!("DROP SCHEMA {stray}"),
             "tenant schemas",
-            "has no row".to_owned(),
+            "has no row",
         ),
-        (
-            "UPDATE public.tenants SET schema_version = 1".to_owned(),
-            "UPDATE public.tenants SET schema_version = 2".to_owned(),
+        Damage::new(
+            "UPDATE public.tenants SET schema_version = 1",
+            "UPDATE public.tenants SET schema_version = 2",
             "migrations",
-            "1 tenants are below version 2".to_owned(),
+            "1 tenants are below version 2",
         ),
     ] {
-        superuser.batch_execute(&damage).await.unwrap();
-        let found = findings(&db).await;
-        let named =
-            found.iter().any(|f| f.name == check && f.detail.contains(&words) && f.hint.is_some());
-        assert!(named, "after `{damage}`: {found:?}");
-        superuser.batch_execute(&repair).await.unwrap();
+        damage.is_found(&db).await;
     }
     let left = findings(&db).await;
     assert!(left.is_empty(), "{left:?}");

@@ -95,7 +95,7 @@ async fn it_completes_and_repairs_a_half_done_run() {
     // The lane's new password is the derived one.
     let login = config.roles.lane(LaneId::new(3).unwrap());
     let password = config.lanes.secret().unwrap().password(&login);
-    config.database.direct_as(&login, &password).unwrap().connect(NoTls).await.unwrap();
+    let _ = config.database.direct_as(&login, &password).unwrap().connect(NoTls).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The library against real servers, which `with-servers` starts once for all of these tests.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
+
 mod doctor;
 mod init;
 mod migrate;

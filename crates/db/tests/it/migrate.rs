@@ -141,7 +141,7 @@ async fn a_failing_file_leaves_nothing_and_names_its_line() {
         panic!("{error}")
     };
     assert!(file.ends_with("tenant/0004_e_less.up.sql"), "{file}");
-    assert_eq!((*line, sqlstate.as_str()), (4, "42703"));
+    assert_eq!((*line, sqlstate.as_str()), (Some(4), "42703"));
     let superuser = db.superuser().await;
     assert_eq!(texts(&superuser, "SELECT schema_version::text FROM public.tenants").await, ["2"]);
     assert!(

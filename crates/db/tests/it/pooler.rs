@@ -56,5 +56,5 @@ async fn the_userlist_holds_the_lanes_in_use_and_the_console_login() {
         .database
         .direct_as("shared_lane_00", &tenantry_db::Secret::new(password))
         .unwrap();
-    server.connect(NoTls).await.unwrap();
+    let _ = server.connect(NoTls).await.unwrap();
 }

@@ -1,0 +1,72 @@
+//! `kill -9` in the middle of a sign-up.
+
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use tenantry_testing::TestDatabase;
+
+use crate::program::{installation, run, tenantry};
+
+async fn count(client: &tokio_postgres::Client, query: &str) -> i64 {
+    client.query_typed_one(query, &[]).await.unwrap().get(0)
+}
+
+async fn until_equal(client: &tokio_postgres::Client, query: &str, wanted: i64) {
+    for _ in 0..500 {
+        if count(client, query).await == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("`{query}` did not become {wanted} within 10 s");
+}
+
+fn create(dir: &std::path::Path) -> Child {
+    tenantry(dir)
+        .args(["tenant", "create", "--name", "A", "--subdomain", "acme"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_killed_sign_up_leaves_nothing_and_can_be_repeated_at_once() {
+    let db = TestDatabase::new().await;
+    let dir = installation(&db);
+    let (holder, observer) = (db.superuser().await, db.superuser().await);
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let left = "SELECT (SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'tenant\\_%')
+                     + (SELECT count(*) FROM public.tenants)
+                     + (SELECT count(*) FROM public.migrations WHERE schema_name <> 'public')
+                     + (SELECT count(*) FROM pg_default_acl WHERE defaclnamespace <> 0)
+                     + (SELECT count(*) FROM pg_roles r JOIN pg_auth_members m ON m.member = r.oid
+                         WHERE m.roleid = 'shared_tenant'::regrole
+                           AND NOT EXISTS (SELECT FROM pg_shdepend WHERE refobjid = r.oid))";
+    // At its first statement, in the middle, and at its last.
+    for table in ["tenants", "migrations", "audit_log"] {
+        // Lets readers through, so that the sign-up comes as far as its INSERT.
+        holder
+            .batch_execute(&format!("BEGIN; LOCK TABLE public.{table} IN SHARE MODE"))
+            .await
+            .unwrap();
+        let mut child = create(dir.path());
+        until_equal(&observer, waiting, 1).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        holder.batch_execute("ROLLBACK").await.unwrap();
+        // The server notices the death when the statement ends; the next sign-up may come before.
+        let again = run(dir.path(), &["tenant", "create", "--name", "A", "--subdomain", "acme"]);
+        assert_eq!(again.code, 0, "{}", again.stderr);
+        assert_eq!(count(&observer, "SELECT count(*) FROM public.tenants").await, 1);
+        let id: String = observer
+            .query_typed_one("SELECT id::text FROM public.tenants", &[])
+            .await
+            .unwrap()
+            .get(0);
+        tenantry_db::lifecycle::delete_tenant_schema(&db.admin, id.parse().unwrap(), &db.actor())
+            .await
+            .unwrap();
+        assert_eq!(count(&observer, left).await, 0, "killed at its INSERT into {table}");
+    }
+}

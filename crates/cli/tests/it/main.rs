@@ -1,0 +1,9 @@
+//! The program as people and scripts use it: arguments in, exit codes and text out.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
+
+mod exit_codes;
+mod kill;
+mod program;
+mod reference;
+mod up;

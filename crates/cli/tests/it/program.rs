@@ -1,0 +1,50 @@
+//! Running the program.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tenantry_testing::TestDatabase;
+
+/// The program with a clean environment, in a directory.
+pub(crate) fn tenantry(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
+    command.current_dir(dir).env_clear().envs(
+        std::env::vars()
+            .filter(|(name, _)| !name.starts_with("TENANTRY_") && !name.starts_with("DATABASE_")),
+    );
+    command.env("NO_COLOR", "1");
+    command
+}
+
+/// How a run ended.
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {}", self.stdout))
+    }
+}
+
+pub(crate) fn run(dir: &Path, arguments: &[&str]) -> Ended {
+    ended(tenantry(dir).args(arguments).output().unwrap())
+}
+
+pub(crate) fn ended(output: Output) -> Ended {
+    Ended {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A directory whose `tenantry.toml` leads to a database of this test's own.
+pub(crate) fn installation(db: &TestDatabase) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tenantry.toml"), db.servers().toml(db.name())).unwrap();
+    dir
+}

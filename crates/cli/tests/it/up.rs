@@ -1,0 +1,223 @@
+//! `tenantry up` and what belongs to it, on servers of each test's own.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tenantry_testing::{free_port, temp_dir};
+
+use crate::program::{Ended, ended, run, tenantry};
+
+struct Up {
+    child: Child,
+    ports: [String; 3],
+}
+
+impl Up {
+    fn flags(ports: &[String; 3]) -> Vec<String> {
+        let names = ["--postgres-port", "--replica-port", "--pgbouncer-port"];
+        names
+            .iter()
+            .zip(ports)
+            .flat_map(|(name, port)| [(*name).to_owned(), port.clone()])
+            .collect()
+    }
+
+    fn spawn(dir: &Path, ports: [String; 3], more: &[&str]) -> Self {
+        let child = tenantry(dir)
+            .arg("up")
+            .args(Self::flags(&ports))
+            .args(more)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self { child, ports }
+    }
+
+    /// Starts it, and returns when it says that it is up.
+    fn start(dir: &Path, ports: [String; 3], more: &[&str]) -> Self {
+        let mut up = Self::spawn(dir, ports, more);
+        let mut lines = BufReader::new(up.child.stdout.take().unwrap()).lines();
+        let came_up =
+            lines.by_ref().map_while(Result::ok).any(|line| line.contains("Tenantry is up"));
+        if !came_up {
+            panic!("it did not come up: {}", up.wait().stderr);
+        }
+        up
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn wait(mut self) -> Ended {
+        let mut stderr = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        let code = self.child.wait().unwrap().code().unwrap_or(-1);
+        Ended { code, stdout: String::new(), stderr }
+    }
+}
+
+fn free_ports() -> [String; 3] {
+    std::array::from_fn(|_| free_port().unwrap().to_string())
+}
+
+fn servers(dir: &Path) -> Vec<(String, Option<i64>)> {
+    let status = ended(tenantry(dir).args(["status", "--output", "json"]).output().unwrap()).json();
+    let server = |s: &Value| (s["name"].as_str().unwrap().to_owned(), s["pid"].as_i64());
+    status["servers"].as_array().unwrap().iter().map(server).collect()
+}
+
+fn running(dir: &Path) -> usize {
+    servers(dir).iter().filter(|(_, pid)| pid.is_some()).count()
+}
+
+#[test]
+fn it_comes_up_serves_and_stops_cleanly() {
+    let dir = temp_dir().unwrap();
+    let up = Up::start(dir.path(), free_ports(), &[]);
+    assert_eq!(running(dir.path()), 3);
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(dir.path().join(".tenantry/tenantry.toml")).unwrap().permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    // Every other command run from the same directory finds it.
+    assert_eq!(
+        run(dir.path(), &["tenant", "create", "--name", "A", "--subdomain", "acme"]).code,
+        0
+    );
+    let doctor = run(dir.path(), &["doctor"]);
+    assert_eq!(doctor.code, 0, "{}", doctor.stdout);
+    assert!(
+        doctor.stdout.contains("replica") && !doctor.stdout.contains("warning"),
+        "{}",
+        doctor.stdout
+    );
+
+    let second = Up::spawn(dir.path(), free_ports(), &[]).wait();
+    assert_eq!(second.code, 5, "{}", second.stderr);
+    assert!(second.stderr.contains(&up.child.id().to_string()), "{}", second.stderr);
+    assert_eq!(run(dir.path(), &["down"]).code, 5);
+
+    let ports = up.ports.clone();
+    up.signal(Signal::INT);
+    let stopped = up.wait();
+    assert_eq!(stopped.code, 0, "{}", stopped.stderr);
+    assert_eq!(running(dir.path()), 0);
+
+    // A second start reuses the data, and what the user wrote into the file.
+    let file = dir.path().join(".tenantry/tenantry.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{text}\n[tiers.gold]\nslots = 9 # ours\n")).unwrap();
+    let up = Up::start(dir.path(), ports, &["--lanes", "6", "--no-replica"]);
+    assert_eq!(run(dir.path(), &["tenant", "show", "acme"]).code, 0);
+    assert_eq!(
+        run(dir.path(), &["tenant", "create", "--name", "B", "--subdomain", "b", "--tier", "gold"])
+            .code,
+        0
+    );
+    assert!(std::fs::read_to_string(&file).unwrap().contains("slots = 9 # ours"));
+    let lanes = run(dir.path(), &["lanes", "list", "--output", "json"]).json();
+    assert_eq!(lanes["data"].as_array().unwrap().len(), 6);
+    up.signal(Signal::TERM);
+    assert_eq!(up.wait().code, 0);
+}
+
+#[test]
+fn a_killed_up_leaves_servers_that_down_or_the_next_up_stops() {
+    let dir = temp_dir().unwrap();
+    let up = Up::start(dir.path(), free_ports(), &["--no-replica"]);
+    let ports = up.ports.clone();
+    assert_eq!(
+        run(dir.path(), &["tenant", "create", "--name", "A", "--subdomain", "acme"]).code,
+        0
+    );
+    up.signal(Signal::KILL);
+    up.wait();
+    assert_eq!(running(dir.path()), 2);
+    let up = Up::start(dir.path(), ports.clone(), &["--no-replica"]);
+    assert_eq!(run(dir.path(), &["tenant", "show", "acme"]).code, 0);
+    up.signal(Signal::KILL);
+    up.wait();
+    let down = run(dir.path(), &["down"]);
+    assert_eq!((down.code, down.stdout.lines().count()), (0, 2), "{}", down.stderr);
+    assert_eq!(run(dir.path(), &["down"]).stdout, "nothing was running\n");
+
+    // Everything killed at once: crash recovery, and no pid file that is believed blindly.
+    let up = Up::start(dir.path(), ports.clone(), &["--no-replica"]);
+    up.signal(Signal::STOP);
+    for (_, pid) in servers(dir.path()) {
+        if let Some(pid) = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).unwrap())) {
+            kill_process(pid, Signal::KILL).unwrap();
+        }
+    }
+    up.signal(Signal::KILL);
+    up.wait();
+    let up = Up::start(dir.path(), ports, &["--no-replica"]);
+    assert_eq!(run(dir.path(), &["tenant", "show", "acme"]).code, 0);
+    up.signal(Signal::INT);
+    assert_eq!(up.wait().code, 0);
+}
+
+#[test]
+fn a_server_that_dies_comes_back() {
+    let dir = temp_dir().unwrap();
+    let up = Up::start(dir.path(), free_ports(), &["--no-replica"]);
+    for name in ["pgbouncer", "primary"] {
+        let before = servers(dir.path()).into_iter().find(|(n, _)| n == name).unwrap().1.unwrap();
+        kill_process(Pid::from_raw(i32::try_from(before).unwrap()).unwrap(), Signal::KILL).unwrap();
+        let back = (0..500).any(|_| {
+            let now = servers(dir.path()).into_iter().find(|(n, _)| n == name).unwrap().1;
+            let back =
+                now.is_some_and(|pid| pid != before) && run(dir.path(), &["doctor"]).code == 0;
+            if !back {
+                std::thread::park_timeout(std::time::Duration::from_millis(100));
+            }
+            back
+        });
+        assert!(back, "{name} did not come back");
+    }
+    up.signal(Signal::INT);
+    let stopped = up.wait();
+    assert!(stopped.stderr.contains("warning: pgbouncer ended"), "{}", stopped.stderr);
+    assert_eq!(stopped.code, 0, "{}", stopped.stderr);
+}
+
+#[test]
+fn a_busy_port_names_its_flag_and_nothing_is_left_running() {
+    let dir = temp_dir().unwrap();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let mut ports = free_ports();
+    ports[2] = taken.local_addr().unwrap().port().to_string();
+    let ended = Up::spawn(dir.path(), ports, &[]).wait();
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert!(ended.stderr.contains("--pgbouncer-port"), "{}", ended.stderr);
+    assert_eq!(running(dir.path()), 0);
+}
+
+#[test]
+fn reset_deletes_only_when_told_to() {
+    let dir = temp_dir().unwrap();
+    let up = Up::start(dir.path(), free_ports(), &["--no-replica"]);
+    let ports = up.ports.clone();
+    assert_eq!(
+        run(dir.path(), &["tenant", "create", "--name", "A", "--subdomain", "acme"]).code,
+        0
+    );
+    let while_up =
+        Up::spawn(dir.path(), ports.clone(), &["--no-replica", "--reset", "--yes"]).wait();
+    assert_eq!(while_up.code, 5, "{}", while_up.stderr);
+    up.signal(Signal::INT);
+    assert_eq!(up.wait().code, 0);
+    let mut unconfirmed = tenantry(dir.path());
+    let unconfirmed = unconfirmed.args(["up", "--reset"]).stdin(Stdio::null());
+    let unconfirmed = ended(unconfirmed.output().unwrap());
+    assert_eq!(unconfirmed.code, 4, "{}", unconfirmed.stderr);
+    let up = Up::start(dir.path(), ports, &["--no-replica", "--reset", "--yes"]);
+    assert_eq!(run(dir.path(), &["tenant", "list"]).stdout, "no tenants\n");
+    up.signal(Signal::INT);
+    assert_eq!(up.wait().code, 0);
+}
