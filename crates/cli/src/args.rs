@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use tenantry_db::TenantRef;
+use tenantry_db::models::tenants::Status;
 
 /// Every customer of a SaaS product in a PostgreSQL schema of their own.
 #[derive(Debug, Parser)]
@@ -173,11 +174,18 @@ pub(crate) struct TenantCreate {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct TenantList {
     /// Only of this status: active, suspended, deleted, purging or purged
-    #[arg(long)]
-    pub(crate) status: Option<tenantry_db::models::tenants::Status>,
+    #[arg(long, value_parser = status)]
+    pub(crate) status: Option<Status>,
     /// Only of this tier
     #[arg(long)]
     pub(crate) tier: Option<String>,
+}
+
+/// Tenants of the ready pool are nobody's yet, so they can't be asked for.
+fn status(text: &str) -> Result<Status, String> {
+    const LISTED: &str = "active, suspended, deleted, purging, purged";
+    let status = text.parse().ok().filter(|status| *status != Status::Ready);
+    status.ok_or_else(|| format!("one of {LISTED} is expected"))
 }
 
 #[derive(Debug, Subcommand)]
@@ -193,5 +201,9 @@ pub(crate) enum Config {
     /// Check the configuration without connecting
     Check,
     /// Show every setting and where it came from, secrets hidden
-    Show,
+    Show {
+        /// Print the manual instead: every setting with its default and why
+        #[arg(long)]
+        defaults: bool,
+    },
 }

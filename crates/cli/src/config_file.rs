@@ -12,6 +12,7 @@ use toml_edit::{DocumentMut, Item, Table, value};
 
 use crate::args::Common;
 use crate::exit::{Exit, Failure};
+use crate::output::say;
 
 /// Where files are looked for, seen from the current directory.
 const PLACES: &[&str] = &["tenantry.toml", ".tenantry/tenantry.toml"];
@@ -19,9 +20,25 @@ const PLACES: &[&str] = &["tenantry.toml", ".tenantry/tenantry.toml"];
 /// The name of the file that `up` writes into its data directory.
 pub(crate) const IN_DATA_DIR: &str = "tenantry.toml";
 
-/// Reads the configuration: defaults, file, environment.
+/// Reads the configuration of servers that are to be connected to: defaults, file, environment.
 pub(crate) fn load(common: &Common) -> anyhow::Result<Config> {
-    Ok(Config::from_layers(layers(common)?)?)
+    let named = ["DATABASE_DIRECT_URL", "TENANTRY_DATABASE__DIRECT_URL"];
+    if file(common)?.is_none() && named.iter().all(|name| std::env::var_os(name).is_none()) {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "no configuration: there is no `{}` here, and DATABASE_DIRECT_URL is not set",
+                PLACES.join("` or `")
+            ),
+            "`tenantry up` starts servers for development and writes one; `--config` names another",
+        )
+        .into());
+    }
+    let layers = layers(common)?;
+    for overridden in layers.overridden() {
+        say(&format!("note: {overridden}"));
+    }
+    Ok(Config::from_layers(layers)?)
 }
 
 /// The layers below the flags.
@@ -35,7 +52,8 @@ pub(crate) fn layers(common: &Common) -> anyhow::Result<Layers> {
     Ok(layers.environment(variables))
 }
 
-fn file(common: &Common) -> anyhow::Result<Option<PathBuf>> {
+/// The file that is read, if there is one.
+pub(crate) fn file(common: &Common) -> anyhow::Result<Option<PathBuf>> {
     match &common.config {
         Some(file) if !file.exists() => Err(Failure::new(
             Exit::Usage,
@@ -62,12 +80,13 @@ pub(crate) struct Installation {
 pub(crate) fn write(path: &Path, installation: &Installation) -> anyhow::Result<()> {
     const HEADER: &str = "\
 # Written by `tenantry up`, which renews the connection URLs and keeps everything else. It holds
-# passwords. Every other setting, with its default and why: `tenantry config show`.
+# passwords. `tenantry config show --defaults` describes every setting.
+
 ";
     let shown = path.display();
     let former = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => HEADER.to_owned(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(e) => return Err(e).with_context(|| format!("can't read `{shown}`")),
     };
     let mut document: DocumentMut = former.parse().map_err(|_| {
@@ -125,7 +144,9 @@ pub(crate) fn write(path: &Path, installation: &Installation) -> anyhow::Result<
             set(&mut document, "lanes", "server_connections", value(needed));
         }
     }
-    write_private(path, &document.to_string()).with_context(|| format!("can't write `{shown}`"))
+    let header = if former.is_empty() { HEADER } else { "" };
+    write_private(path, &format!("{header}{document}"))
+        .with_context(|| format!("can't write `{shown}`"))
 }
 
 fn text(document: &DocumentMut, section: &str, key: &str) -> Option<String> {

@@ -64,7 +64,10 @@ impl Exit {
                     ErrorKind::Conflict | ErrorKind::Refused => Self::Refused,
                     ErrorKind::Invalid => Self::Usage,
                     ErrorKind::Busy => Self::Busy,
-                    ErrorKind::Unavailable | ErrorKind::Internal => Self::Failed,
+                    ErrorKind::Unavailable
+                    | ErrorKind::TooManyRequests
+                    | ErrorKind::Timeout
+                    | ErrorKind::Internal => Self::Failed,
                 })
             } else {
                 cause.downcast_ref::<tenantry_stack::Error>().map(Self::of_stack)

@@ -81,7 +81,8 @@ impl DirectPool {
         let manager = Manager::from_config(
             server,
             NoTls,
-            ManagerConfig { recycling_method: RecyclingMethod::Fast },
+            // One trip more for each use: a connection that died in the pool is found before it is needed.
+            ManagerConfig { recycling_method: RecyclingMethod::Verified },
         );
         let pool = Pool::builder(manager)
             .max_size(size)
@@ -131,7 +132,11 @@ fn connect_error(server: String, source: tokio_postgres::Error) -> Error {
     match source.code() {
         Some(&SqlState::INVALID_CATALOG_NAME) => Error::NotInitialised(message(&source)),
         Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
-            Error::NotInitialised(format!("{} at {server}", message(&source)))
+            Error::LoginRefused { server, message: message(&source) }
+        }
+        // PgBouncer has one code for all that it refuses at login.
+        Some(&SqlState::PROTOCOL_VIOLATION) => {
+            Error::LoginRefused { server, message: message(&source) }
         }
         _ => Error::Unavailable { server, source: Box::new(source) },
     }

@@ -1,9 +1,12 @@
 //! Everything that can go wrong in the library, named for the caller.
 
+use std::sync::Arc;
+
 use tokio_postgres::error::SqlState;
 
 use crate::ids::{InvalidName, SchemaName, TenantRef};
 use crate::migrate::{MigrationError, SetKind};
+use crate::models::tenants::Status;
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +69,55 @@ pub enum Error {
         /// The newest known version.
         needed: i64,
     },
+    /// The tenant has as many transactions under way as its tier allows, and more wait already.
+    #[error("tenant `{0}` has too many requests under way")]
+    TenantBusy(crate::ids::TenantId),
+    /// The tenant is not active.
+    #[error("tenant `{tenant}` is {status}")]
+    TenantNotServed {
+        /// The tenant.
+        tenant: crate::ids::TenantId,
+        /// Why it is not served.
+        status: Status,
+    },
+    /// The tenant could not be bound; nothing ran.
+    #[error("can't bind tenant `{tenant}`")]
+    Bind {
+        /// The tenant.
+        tenant: crate::ids::TenantId,
+        /// What the driver said.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// A lane that a tenant belongs to is beyond `lanes.count`.
+    #[error("lane {0} is not in use: `lanes.count` is lower than it was")]
+    LaneNotInUse(crate::ids::LaneId),
+    /// A statement that may not run in a tenant's transaction: a bug in the program.
+    #[error("a statement that begins with `{begins_with}` may not run as a tenant")]
+    ForbiddenStatement {
+        /// Its first word.
+        begins_with: &'static str,
+    },
+    /// A statement took longer than the tenant's tier allows.
+    #[error("the statement took longer than its tier allows")]
+    StatementTimeout(#[source] tokio_postgres::Error),
+    /// An earlier statement of the transaction failed, so nothing of it was kept.
+    #[error("an earlier statement of the transaction failed")]
+    TransactionFailed,
+    /// One failure that several callers were waiting for.
+    #[error(transparent)]
+    Shared(Arc<Error>),
+    /// Another user of the tenant has this email address.
+    #[error("another user has this email address")]
+    EmailTaken,
+    /// A value breaks a rule that only the database can check.
+    #[error("`{field}` {rule}")]
+    InvalidField {
+        /// The field.
+        field: &'static str,
+        /// The rule, as it follows the field's name.
+        rule: &'static str,
+    },
     /// No connection could be had.
     #[error("can't connect to {server}")]
     Unavailable {
@@ -74,6 +126,14 @@ pub enum Error {
         /// What the driver said.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A login is unknown to the server, or its password is another.
+    #[error("{server} refuses the login: {message}")]
+    LoginRefused {
+        /// Which server, without a password.
+        server: String,
+        /// What the server said.
+        message: String,
     },
     /// The server refused a statement.
     #[error("can't {doing}")]
@@ -99,6 +159,10 @@ pub enum ErrorKind {
     Refused,
     /// Somebody else is at it; later it may work.
     Busy,
+    /// Too much at once; later it may work.
+    TooManyRequests,
+    /// It took too long.
+    Timeout,
     /// A server does not answer; later it may work.
     Unavailable,
     /// A bug, or something that nobody foresaw.
@@ -120,7 +184,18 @@ impl Error {
             | Self::UnsuitableServer(_)
             | Self::NotInitialised(_)
             | Self::Behind { .. } => ErrorKind::Refused,
-            Self::Unavailable { .. } => ErrorKind::Unavailable,
+            Self::EmailTaken => ErrorKind::Conflict,
+            Self::InvalidField { .. } => ErrorKind::Invalid,
+            Self::TenantBusy(_) => ErrorKind::TooManyRequests,
+            Self::TenantNotServed { .. } => ErrorKind::Refused,
+            Self::StatementTimeout(_) => ErrorKind::Timeout,
+            Self::Shared(error) => error.kind(),
+            Self::ForbiddenStatement { .. } | Self::TransactionFailed | Self::LaneNotInUse(_) => {
+                ErrorKind::Internal
+            }
+            Self::Bind { source, .. } if server_is_away(source) => ErrorKind::Unavailable,
+            Self::Bind { .. } => ErrorKind::Internal,
+            Self::Unavailable { .. } | Self::LoginRefused { .. } => ErrorKind::Unavailable,
             Self::Database { source, .. } if server_is_away(source) => ErrorKind::Unavailable,
             Self::Database { .. } => ErrorKind::Internal,
         }
@@ -129,23 +204,39 @@ impl Error {
     /// What to do about it, where that is known.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Config { .. } => {
-                "`tenantry config show` prints every setting and where it came from"
+            Self::Config { .. } => "`tenantry config show --defaults` describes every setting",
+            Self::LoginRefused { .. } => {
+                "passwords must be those that `tenantry init` was run with: `lanes.secret`, the one in \
+                 `database.direct_url`, and for PgBouncer the output of `tenantry lanes userlist`"
             }
             Self::NotInitialised(_) => {
-                "run `tenantry init --superuser-url postgresql://…` once, then `tenantry migrate run`"
+                "run `tenantry init` once (TENANTRY_INIT__SUPERUSER_URL names a superuser), then `tenantry migrate run`"
             }
             Self::Behind { .. } => "run `tenantry migrate run`",
             Self::TenantNotFound(_) => "`tenantry tenant list` shows all tenants",
             Self::Migration(error) => return error.hint(),
+            Self::Shared(error) => return error.hint(),
             Self::Busy(_) => "wait for it to end, then try again",
-            Self::Unavailable { .. } => "is it running? `tenantry doctor` checks every server",
+            Self::Unavailable { .. } => {
+                "is it running? `tenantry up` starts servers for development, `tenantry doctor` checks all"
+            }
             Self::ServerTooOld { .. } => {
                 "upgrade the server, or point `database.direct_url` to a newer one"
             }
             _ => return None,
         };
         Some(hint.to_owned())
+    }
+
+    pub(crate) fn of_bind(tenant: crate::ids::TenantId, source: tokio_postgres::Error) -> Self {
+        Self::Bind { tenant, source }
+    }
+
+    pub(crate) fn of_statement(source: tokio_postgres::Error) -> Self {
+        match source.code() {
+            Some(&SqlState::QUERY_CANCELED) => Self::StatementTimeout(source),
+            _ => Self::Database { doing: "run a tenant's statement".to_owned(), source },
+        }
     }
 
     pub(crate) fn config(problem: String) -> Self {

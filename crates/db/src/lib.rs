@@ -1,10 +1,12 @@
 //! Tenantry's library: every tenant in a PostgreSQL schema of its own, and the whole life of it.
 //!
-//! It knows no HTTP and no command line. The rooms: [`config`] (what there is to set), [`init`]
-//! (roles and hardening), [`migrate`] (the two sets of migrations), [`lifecycle`] (what happens to
+//! It knows no HTTP and no command line. The rooms: [`Installation`] (what a
+//! service holds) and [`TenantDb`] (one tenant's database), [`bind`] (what ties a transaction to a
+//! tenant), [`config`] (what there is to set), [`init`] (roles and hardening), [`migrate`] (the two sets of migrations), [`lifecycle`] (what happens to
 //! a tenant), [`models`] (a row type and its queries for each table), [`doctor`] (is all as it
 //! should be).
 
+pub mod bind;
 pub mod config;
 pub mod doctor;
 pub mod init;
@@ -14,18 +16,27 @@ pub mod models;
 pub mod pooler;
 
 mod direct;
+mod directory;
+mod door;
 mod error;
 mod ids;
+mod installation;
+mod lanes;
 mod roles;
 mod scram;
 mod secret;
+mod slots;
+mod tenant_db;
 
 pub use config::Config;
 pub use direct::{AdminDb, ReaderDb};
+pub use directory::{Directory, TenantEntry};
 pub use error::{Error, ErrorKind};
 pub use ids::{InvalidName, LaneId, SchemaName, Subdomain, TenantId, TenantRef};
+pub use installation::Installation;
 pub use roles::RolePrefix;
 pub use secret::{LaneSecret, Secret};
+pub use tenant_db::{Params, TenantDb, TenantTx};
 
 /// The oldest PostgreSQL that Tenantry works with.
 pub const MIN_POSTGRES_MAJOR: u32 = 15;

@@ -4,7 +4,7 @@ use tenantry_db::lifecycle::{self, NewTenant};
 use tenantry_db::migrate::Migrations;
 use tenantry_db::models::audit::Actor;
 use tenantry_db::models::tenants::Tenant;
-use tenantry_db::{AdminDb, Config, ReaderDb, init};
+use tenantry_db::{AdminDb, Config, Installation, ReaderDb, init};
 use tokio_postgres::{Client, NoTls};
 
 use crate::servers::{PREFIX, Servers, TEMPLATE, random_hex};
@@ -29,7 +29,14 @@ impl TestDatabase {
     /// # Panics
     /// If it can't be made: the test could not go on.
     pub async fn new() -> Self {
-        let servers = Servers::of_this_run();
+        Self::on(Servers::of_this_run()).await
+    }
+
+    /// Makes one on servers of a test's own.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub async fn on(servers: Servers) -> Self {
         let name = format!("test_{}", random_hex().expect("there are random bytes"));
         let config = servers.config(&name, PREFIX).expect("the test's settings are right");
         connect(&servers.superuser_url)
@@ -97,6 +104,11 @@ impl TestDatabase {
     pub async fn create(&self, subdomain: &str) -> Result<Tenant, tenantry_db::Error> {
         let new = NewTenant::new(&self.config, subdomain, subdomain, None, serde_json::Map::new())?;
         lifecycle::create_tenant(&self.admin, &self.migrations, &new, &self.actor()).await
+    }
+
+    /// Everything that a service holds, on this database.
+    pub fn installation(&self) -> Installation {
+        Installation::new(self.config.clone()).expect("the test's settings are right")
     }
 
     /// Who acts in tests.

@@ -4,7 +4,9 @@
 //! `with-servers` starts them around a command and tells the tests where they are.
 
 mod database;
+mod proxy;
 mod servers;
 
 pub use database::TestDatabase;
+pub use proxy::{Proxy, Wire};
 pub use servers::{Servers, VARIABLE, free_port, temp_dir};

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,9 @@ pub(crate) const TEMPLATE: &str = "tenantry_template";
 
 /// The roles of all test databases. Tests of `init` make others.
 pub(crate) const PREFIX: &str = "shared";
+
+/// More than any test needs: they share the lanes, each with connections of its own.
+const MAX_SERVER_CONNECTIONS: u16 = 300;
 
 /// Where the servers of a test run are, and what is needed to use them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,11 +48,12 @@ impl Servers {
         serde_json::from_str(&text).expect("`with-servers` writes JSON")
     }
 
-    /// Starts servers in a directory, with a template database that has roles and public schema.
+    /// Starts servers in a directory, with a template database that has roles and public schema,
+    /// and `pool_size` server connections for each lane and database.
     ///
     /// # Errors
     /// Whatever stands against it.
-    pub async fn start(data_dir: &std::path::Path) -> anyhow::Result<(Stack, Self)> {
+    pub async fn start(data_dir: &Path, pool_size: u16) -> anyhow::Result<(Stack, Self)> {
         let mut options = StackOptions::new(data_dir);
         options.ports =
             Ports { postgres: free_port()?, replica: free_port()?, pgbouncer: free_port()? };
@@ -69,7 +74,7 @@ impl Servers {
         init::init(&config).await.context("can't initialise the template")?;
         let public = Migrations::embedded()?.public;
         migrate_public(&AdminDb::new(&config)?, &public, None, |_| {}).await?;
-        stack.start_pooler(&servers.pooler_settings(&config)?).await?;
+        stack.start_pooler(&servers.pooler_settings(pool_size)?).await?;
         Ok((stack, servers))
     }
 
@@ -120,14 +125,21 @@ secret = \"{lane_secret}\"
         layers
     }
 
-    fn pooler_settings(&self, config: &Config) -> anyhow::Result<PoolerSettings> {
-        let logins = pooler::logins(config)?
+    /// PgBouncer's settings, for a test that starts it again.
+    ///
+    /// # Errors
+    /// None for servers that were started.
+    pub fn pooler_settings(&self, pool_size: u16) -> anyhow::Result<PoolerSettings> {
+        let config = self.config(TEMPLATE, PREFIX)?;
+        let logins = pooler::logins(&config)?
             .into_iter()
             .map(|(name, password)| PoolerLogin { name, password: password.expose().to_owned() })
             .collect();
         Ok(PoolerSettings {
             logins,
             stats_users: vec![config.roles.stats()],
+            pool_size,
+            max_server_connections: MAX_SERVER_CONNECTIONS,
             any_database: true,
             ..PoolerSettings::default()
         })

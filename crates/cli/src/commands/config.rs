@@ -1,13 +1,18 @@
 //! `tenantry config`: the settings in effect, and whether they are right.
 
 use serde_json::json;
+use tenantry_db::config::DEFAULTS;
 
 use crate::args::{Common, Config, Format};
 use crate::exit::Exit;
 use crate::{config_file, output};
 
 pub(super) fn run(common: &Common, command: &Config) -> anyhow::Result<Exit> {
-    let config = config_file::load(common)?;
+    if let Config::Show { defaults: true } = command {
+        output::print(DEFAULTS)?;
+        return Ok(Exit::Done);
+    }
+    let config = tenantry_db::Config::from_layers(config_file::layers(common)?)?;
     match command {
         Config::Check => {
             let remarks = config.remarks();
@@ -16,7 +21,7 @@ pub(super) fn run(common: &Common, command: &Config) -> anyhow::Result<Exit> {
                 notes.chain(["the configuration is right\n".to_owned()]).collect()
             })?;
         }
-        Config::Show => match common.output {
+        Config::Show { .. } => match common.output {
             Format::Text => output::print(&config.show())?,
             Format::Json => output::data(Format::Json, &config.show_json(), |_| String::new())?,
         },

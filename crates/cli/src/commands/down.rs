@@ -14,7 +14,7 @@ pub(super) async fn run(common: &Common, data_dir: &DataDir) -> anyhow::Result<E
         if stopped.is_empty() {
             return "nothing was running\n".to_owned();
         }
-        stopped.iter().map(|s| format!("{} (pid {}) stopped\n", s.server, s.pid)).collect()
+        stopped.iter().map(|s| format!("{} (pid {}) stopped\n", s.server.name(), s.pid)).collect()
     })?;
     Ok(Exit::Done)
 }

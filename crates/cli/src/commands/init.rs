@@ -14,7 +14,12 @@ pub(super) async fn run(common: &Common, args: &Init) -> anyhow::Result<Exit> {
     let config = Config::from_layers(layers)?;
     let report = init::init(&config).await?;
     output::data(common.output, &report, |report| {
-        let changed = report.changed.iter().map(|what| format!("{what}\n"));
+        // 32 lines that differ in a number tell less than one.
+        let is_lane = |what: &&String| what.contains("_lane_") && what.ends_with("created");
+        let lanes = report.changed.iter().filter(is_lane).count();
+        let lanes = (lanes > 0).then(|| format!("{lanes} lane roles created\n"));
+        let changed = report.changed.iter().filter(|what| !is_lane(what));
+        let changed = changed.map(|what| format!("{what}\n")).chain(lanes);
         let skipped = report.skipped.iter().map(|what| format!("not allowed here: {what}\n"));
         let mut text: String = changed.chain(skipped).collect();
         if report.changed.is_empty() {

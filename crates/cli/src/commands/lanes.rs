@@ -66,8 +66,15 @@ async fn list(common: &Common, config: &Config) -> anyhow::Result<()> {
             row.extend(cells(pool(lane)));
             row
         };
-        let heading =
-            ["LANE", "TENANTS", "CLIENTS", "WAITING", "SERVERS BUSY", "IDLE", "LONGEST WAIT"];
+        let heading = [
+            "LANE",
+            "TENANTS",
+            "CLIENTS",
+            "WAITING",
+            "SERVERS BUSY",
+            "SERVERS IDLE",
+            "LONGEST WAIT",
+        ];
         output::table(&heading, &lanes.iter().map(row).collect::<Vec<_>>())
     })
 }

@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 use serde_json::json;
-use tenantry_db::migrate::{self, AppliedNow, FleetStatus, MigrationSet, Migrations};
+use tenantry_db::migrate::{
+    self, AppliedNow, FleetStatus, MigrationSet, Migrations, TenantsAtVersion,
+};
 use tenantry_db::models::tenants::{self, Tenant};
 use tenantry_db::{AdminDb, Config, Error, ReaderDb, TenantId, TenantRef};
 
@@ -90,13 +92,12 @@ async fn apply(
     if wants(args, Set::Tenant) {
         let mut migrated = 0_usize;
         for tenant in tenants_to_migrate(config, migrations, args).await? {
-            let result =
-                migrate::migrate_tenant(&admin, &migrations.tenant, tenant, args.to, |now| {
-                    let now = Done::new(tenant.schema().to_string(), now);
-                    output::say(&now.line());
-                    done.push(now);
-                })
-                .await;
+            let result = migrate::migrate_tenant(&admin, migrations, tenant, args.to, |now| {
+                let now = Done::new(tenant.schema().to_string(), now);
+                output::say(&now.line());
+                done.push(now);
+            })
+            .await;
             match result {
                 Ok(_) => migrated += 1,
                 Err(error) if migrated == 0 => return Err(error.into()),
@@ -195,8 +196,8 @@ pub(super) fn fleet_text(fleet: &FleetStatus) -> String {
         text += &format!("  pending: `{}`\n", pending.file);
     }
     text += &format!("tenants: newest version {}\n", fleet.tenant_head);
-    for (version, count) in &fleet.tenants_by_version {
-        text += &format!("  {count} at version {version}\n");
+    for TenantsAtVersion { version, tenants } in &fleet.tenants_by_version {
+        text += &format!("  {tenants} at version {version}\n");
     }
     if fleet.tenants_by_version.is_empty() {
         text += "  none yet\n";

@@ -20,7 +20,7 @@ use crate::exit::Exit;
 pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
     let common = args.common;
     match args.command {
-        Command::Up(up) => up::run(&up).await,
+        Command::Up(up) => up::run(&common, &up).await,
         Command::Down(data_dir) => down::run(&common, &data_dir).await,
         Command::Status(data_dir) => status::run(&common, &data_dir).await,
         Command::Init(init) => init::run(&common, &init).await,

@@ -1,5 +1,7 @@
 //! `tenantry status`: servers, migrations, tenants and lanes at a glance.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use tenantry_db::migrate::{self, FleetStatus, Migrations};
@@ -18,7 +20,7 @@ struct Glance {
     servers: Option<Vec<Server>>,
     /// Absent where the database can't be read; `problem` says why.
     migrations: Option<FleetStatus>,
-    tenants: Vec<(String, i64)>,
+    tenants: BTreeMap<String, i64>,
     problem: Option<String>,
 }
 
@@ -34,11 +36,11 @@ struct Server {
 pub(super) async fn run(common: &Common, data_dir: &DataDir) -> anyhow::Result<Exit> {
     let directory = data_dir.path();
     let servers = if directory.exists() { Some(servers(&directory).await?) } else { None };
-    let mut glance = Glance { servers, migrations: None, tenants: Vec::new(), problem: None };
+    let mut glance = Glance { servers, migrations: None, tenants: BTreeMap::new(), problem: None };
     match database(common).await {
         Ok((fleet, tenants)) => {
             glance.migrations = Some(fleet);
-            glance.tenants = tenants;
+            glance.tenants = tenants.into_iter().collect();
         }
         Err(error) => glance.problem = Some(format!("{error:#}")),
     }

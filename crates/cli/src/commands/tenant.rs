@@ -1,5 +1,6 @@
 //! `tenantry tenant`: creating and showing tenants.
 
+use serde::Serialize;
 use serde_json::{Map, json};
 use tenantry_db::lifecycle::{self, NewTenant};
 use tenantry_db::migrate::Migrations;
@@ -27,7 +28,7 @@ async fn create(common: &Common, config: &Config, args: &TenantCreate) -> anyhow
         NewTenant::new(config, &args.name, &args.subdomain, args.tier.as_deref(), Map::new())?;
     let admin = AdminDb::new(config)?;
     let tenant = lifecycle::create_tenant(&admin, &migrations, &new, &actor()).await?;
-    output::data(common.output, &tenant, details)
+    print(common, &tenant)
 }
 
 async fn list(common: &Common, config: &Config, args: &TenantList) -> anyhow::Result<()> {
@@ -59,7 +60,7 @@ fn list_text(tenants: &[Row]) -> String {
             t.subdomain.clone().unwrap_or_else(|| "-".to_owned()),
             t.tier.clone(),
             t.status.to_string(),
-            format!("{:02}", t.lane),
+            t.lane.to_string(),
             t.schema_version.to_string(),
             t.name.clone(),
         ]
@@ -70,7 +71,20 @@ fn list_text(tenants: &[Row]) -> String {
 
 async fn show(common: &Common, config: &Config, tenant: &TenantRef) -> anyhow::Result<()> {
     let tenant = tenants::get_tenant(&ReaderDb::new(config)?, tenant).await?;
-    output::data(common.output, &tenant, details)
+    print(common, &tenant)
+}
+
+/// A tenant with what follows from its id.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    tenant: &'a Row,
+    schema: String,
+}
+
+fn print(common: &Common, tenant: &Row) -> anyhow::Result<()> {
+    let shown = Shown { tenant, schema: tenant.schema().to_string() };
+    output::data(common.output, &shown, |shown| details(shown.tenant))
 }
 
 fn details(tenant: &Row) -> String {
@@ -82,7 +96,7 @@ fn details(tenant: &Row) -> String {
     text += &line("status", tenant.status.as_str());
     text += &line("schema and role", &tenant.schema().to_string());
     text += &line("schema version", &tenant.schema_version.to_string());
-    text += &line("lane", &format!("{:02}", tenant.lane));
+    text += &line("lane", &tenant.lane.to_string());
     if tenant.legal_hold {
         text += &line("legal hold", "yes");
     }

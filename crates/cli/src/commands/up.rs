@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use serde::Serialize;
 use tenantry_db::config::Layers;
 use tenantry_db::migrate::{self, Migrations};
 use tenantry_db::{AdminDb, Config, Error, init, pooler};
 use tenantry_stack::{PoolerLogin, PoolerSettings, Ports, Server, ServerExit, Stack, StackOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::args::Up;
+use crate::args::{Common, Up};
 use crate::config_file::{self, Installation};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, say};
@@ -29,7 +30,7 @@ const MAX_CONNECTIONS: u16 = 450;
 /// Of them for others than the lanes: control plane, reader, replication, superuser, dumps.
 const SPARE_CONNECTIONS: u16 = 60;
 
-pub(super) async fn run(args: &Up) -> anyhow::Result<Exit> {
+pub(super) async fn run(common: &Common, args: &Up) -> anyhow::Result<Exit> {
     let requested = args.data_dir.path();
     let data_dir = tenantry_stack::resolve_data_dir(&requested, args.data_dir.data_dir.is_none())?;
     if let Some(note) = &data_dir.note {
@@ -43,7 +44,7 @@ pub(super) async fn run(args: &Up) -> anyhow::Result<Exit> {
     let config_path = data_dir.path.join(config_file::IN_DATA_DIR);
     let mut stack = Stack::open(options(args, &data_dir.path)).await?;
     let outcome = tokio::select! {
-        ended = serve(args, &requested, &mut stack, &config_path) => ended,
+        ended = serve(common, args, &mut stack, &config_path) => ended,
         () = stop.wait() => Ok(()),
     };
     let stopped = stop_servers(&mut stack).await;
@@ -52,13 +53,15 @@ pub(super) async fn run(args: &Up) -> anyhow::Result<Exit> {
 
 /// Starts everything and keeps it running. Ends with an error only.
 async fn serve(
+    common: &Common,
     args: &Up,
-    requested: &Path,
     stack: &mut Stack,
     config_path: &Path,
 ) -> anyhow::Result<()> {
     let config = start(args, stack, config_path).await?;
-    output::print(&summary(args, requested, stack))?;
+    output::data(common.output, &Started::new(args, stack, config_path), |started| {
+        summary(args, started)
+    })?;
     let mut restarts = Vec::new();
     loop {
         let exit = stack.wait_for_exit().await;
@@ -243,24 +246,47 @@ fn pooler_settings(config: &Config) -> anyhow::Result<PoolerSettings> {
     })
 }
 
-fn summary(args: &Up, requested: &Path, stack: &Stack) -> String {
-    let ports = stack.ports();
+/// Where everything is, once it is up.
+#[derive(Serialize)]
+struct Started {
+    primary: String,
+    replica: Option<String>,
+    pgbouncer: String,
+    data_dir: PathBuf,
+    config: PathBuf,
+}
+
+impl Started {
+    fn new(args: &Up, stack: &Stack, config_path: &Path) -> Self {
+        let ports = stack.ports();
+        let address = |port: u16| format!("127.0.0.1:{port}");
+        Self {
+            primary: address(ports.postgres),
+            replica: (!args.no_replica).then(|| address(ports.replica)),
+            pgbouncer: address(ports.pgbouncer),
+            data_dir: args.data_dir.path(),
+            config: config_path.to_owned(),
+        }
+    }
+}
+
+fn summary(args: &Up, started: &Started) -> String {
     let program = program();
     // Other commands find the file by themselves in the default place only.
     let config = match &args.data_dir.data_dir {
         None => String::new(),
-        Some(_) => format!(" --config {}", requested.join(config_file::IN_DATA_DIR).display()),
+        Some(_) => format!(" --config {}", started.config.display()),
     };
-    let replica = match args.no_replica {
-        true => String::new(),
-        false => format!("  replica    127.0.0.1:{}\n", ports.replica),
-    };
+    let replica = started
+        .replica
+        .as_ref()
+        .map_or_else(String::new, |address| format!("  replica    {address}\n"));
     format!(
         "
 Tenantry is up; Ctrl-C stops it.
 
-  primary    127.0.0.1:{}
-{replica}  PgBouncer  127.0.0.1:{}
+  primary    {}
+{replica}  PgBouncer  {}
   directory  {}
 
 In another terminal:
@@ -269,9 +295,9 @@ In another terminal:
   {program} tenant list{config}
   {program} doctor{config}
 ",
-        ports.postgres,
-        ports.pgbouncer,
-        requested.display(),
+        started.primary,
+        started.pgbouncer,
+        started.data_dir.display(),
     )
 }
 

@@ -2,7 +2,7 @@
 
 use tenantry_testing::TestDatabase;
 
-use crate::program::{installation, run, tenantry};
+use crate::program::{installation, run, tenantry, with_migration};
 
 #[tokio::test]
 async fn tenants_are_created_listed_and_shown() {
@@ -45,7 +45,8 @@ async fn tenants_are_created_listed_and_shown() {
     }
     let list =
         run(dir.path(), &["tenant", "list", "--status", "active", "--output", "json"]).json();
-    assert_eq!(list["data"][0], tenant);
+    assert_eq!(list["data"][0]["id"], tenant["id"]);
+    assert_eq!(tenant["schema"], format!("tenant_{}", id.replace('-', "")));
     assert_eq!(run(dir.path(), &["tenant", "list", "--tier", "free"]).stdout, "no tenants\n");
 }
 
@@ -102,8 +103,37 @@ async fn what_cannot_be_reached_is_said_and_never_with_a_password() {
     let mut command = tenantry(dir.path());
     command.env("TENANTRY_LANES__SECRET", "another secret of 32 characters..");
     let ended = crate::program::ended(command.args(["tenant", "list"]).output().unwrap());
-    assert!(ended.stderr.contains("password authentication failed"), "{}", ended.stderr);
-    assert!(ended.stderr.contains("hint: "), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("refuses the login: password authentication failed"),
+        "{}",
+        ended.stderr
+    );
+    assert!(ended.stderr.contains("hint: passwords must be those"), "{}", ended.stderr);
+
+    // What the shell exports is not what the file says: that is told.
+    let mut command = tenantry(dir.path());
+    command.env("TENANTRY_LANES__COUNT", "3");
+    let ended = crate::program::ended(command.args(["tenant", "list"]).output().unwrap());
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+    let mut command = tenantry(dir.path());
+    command.env("DATABASE_URL", "postgresql://127.0.0.1:1/x");
+    let ended = crate::program::ended(command.args(["tenant", "list"]).output().unwrap());
+    assert!(
+        ended
+            .stderr
+            .starts_with("note: `DATABASE_URL` overrides `database.url` from `tenantry.toml`"),
+        "{}",
+        ended.stderr
+    );
+
+    let nowhere = tempfile::tempdir().unwrap();
+    let ended = run(nowhere.path(), &["tenant", "list"]);
+    assert_eq!(ended.code, 2);
+    assert!(
+        ended.stderr.contains("no configuration: there is no `tenantry.toml`"),
+        "{}",
+        ended.stderr
+    );
 }
 
 #[tokio::test]
@@ -142,19 +172,7 @@ async fn migrate_run_brings_tenants_to_the_head_of_a_directory() {
         db.tenant(name).await;
     }
     let dir = installation(&db);
-    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../db/migrations");
-    let copied = std::process::Command::new("cp")
-        .arg("-r")
-        .arg(source)
-        .arg(dir.path().join("sql"))
-        .status()
-        .unwrap();
-    assert!(copied.success());
-    let config = dir.path().join("tenantry.toml");
-    let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, format!("{text}\n[migrations]\ndir = \"sql\"\n")).unwrap();
-    let file = dir.path().join("sql/tenant/0004_note.up.sql");
-    std::fs::write(&file, "CREATE TABLE note ();").unwrap();
+    let file = with_migration(dir.path(), "CREATE TABLE note ();");
 
     let planned = run(dir.path(), &["migrate", "run", "--dry-run"]);
     assert_eq!(planned.stdout, "tenants to migrate: 3\n", "{}", planned.stderr);
@@ -174,7 +192,10 @@ async fn migrate_run_brings_tenants_to_the_head_of_a_directory() {
     assert!(partly.stderr.contains("0004_note.up.sql` failed in `tenant_"), "{}", partly.stderr);
     assert!(partly.stderr.contains("relation \"note\" already exists"), "{}", partly.stderr);
     let status = run(dir.path(), &["migrate", "status", "--output", "json"]).json();
-    assert_eq!(status["tenants_by_version"], serde_json::json!([[2, 1], [4, 2]]));
+    assert_eq!(
+        status["tenants_by_version"],
+        serde_json::json!([{ "version": 2, "tenants": 1 }, { "version": 4, "tenants": 2 }])
+    );
     assert_eq!(status["behind"][0]["id"], id);
 
     std::fs::write(&file, "CREATE TABLE other ();").unwrap();

@@ -45,6 +45,22 @@ pub(crate) fn ended(output: Output) -> Ended {
 /// A directory whose `tenantry.toml` leads to a database of this test's own.
 pub(crate) fn installation(db: &TestDatabase) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("tenantry.toml"), db.servers().toml(db.name())).unwrap();
+    let file = dir.path().join("tenantry.toml");
+    std::fs::write(&file, db.servers().toml(db.name())).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     dir
+}
+
+/// Gives an installation a directory of migrations: the built-in ones, and a further one of the
+/// tenant set.
+pub(crate) fn with_migration(dir: &Path, up: &str) -> std::path::PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../db/migrations");
+    let copied = Command::new("cp").arg("-r").arg(source).arg(dir.join("sql")).status().unwrap();
+    assert!(copied.success());
+    let config = dir.join("tenantry.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}\n[migrations]\ndir = \"sql\"\n")).unwrap();
+    let file = dir.join("sql/tenant/0004_note.up.sql");
+    std::fs::write(&file, up).unwrap();
+    file
 }

@@ -30,6 +30,7 @@ pub struct Layers {
     defaults: BTreeMap<String, Value>,
     values: BTreeMap<String, Setting>,
     problems: Vec<String>,
+    overridden: Vec<String>,
 }
 
 #[derive(Clone)]
@@ -54,7 +55,7 @@ impl Layers {
             (key.clone(), Setting { value: value.clone(), origin: "default".to_owned() })
         };
         let values = defaults.iter().map(as_setting).collect();
-        Self { defaults, values, problems: Vec::new() }
+        Self { defaults, values, problems: Vec::new(), overridden: Vec::new() }
     }
 
     /// Lays a configuration file over what is there. Relative paths in it are meant from its
@@ -93,15 +94,32 @@ impl Layers {
             } else if let Some(path) = name.strip_prefix("TENANTRY_").filter(|p| p.contains("__")) {
                 let key = path.to_lowercase().replace("__", ".");
                 ours.push((name, key, text));
+            } else if let Some(key) = self.misspelt(&name) {
+                let right = format!("TENANTRY_{}", key.to_uppercase().replace('.', "__"));
+                self.problems.push(format!("`{name}` is not a setting; did you mean `{right}`?"));
             }
         }
         // In this order TENANTRY_DATABASE__URL comes after DATABASE_URL, so the full name wins.
         ours.sort();
         for (name, key, text) in ours {
             let value = self.like_default(&key, text);
+            if let Some(former) = self.values.get(&key).filter(|s| s.origin != "default") {
+                self.overridden.push(format!("`{name}` overrides `{key}` from {}", former.origin));
+            }
             self.set(&key, value, format!("`{name}`"));
         }
         self
+    }
+
+    /// What the environment took over from a file: people forget what their shell exports.
+    pub fn overridden(&self) -> &[String] {
+        &self.overridden
+    }
+
+    /// The setting that a variable must mean that has one underscore where two belong.
+    fn misspelt(&self, variable: &str) -> Option<&str> {
+        let meant = variable.strip_prefix("TENANTRY_")?.to_lowercase();
+        self.defaults.keys().find(|key| key.replace('.', "_") == meant).map(String::as_str)
     }
 
     /// Lays one flag over what is there.

@@ -18,6 +18,7 @@ use crate::roles::RolePrefix;
 use crate::secret::{LaneSecret, Secret};
 
 pub use layers::{DEFAULTS, Layers};
+pub use read::Reader;
 
 /// All settings of an installation.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub struct Config {
     pub tiers: BTreeMap<String, Tier>,
     /// Rules for new tenants.
     pub tenants: Tenants,
+    /// How tenants are looked up.
+    pub directory: Directory,
     /// Where migrations come from, and their limits.
     pub migrations: Migrations,
     /// What `init` needs, and nothing else does.
@@ -50,6 +53,8 @@ pub struct Database {
     pub replica_urls: Vec<tokio_postgres::Config>,
     /// How long to wait for a connection.
     pub connect_timeout: Duration,
+    /// How long a request waits for a connection of its lane.
+    pub acquire_timeout: Duration,
     /// The control plane's direct connections.
     pub direct_connections: usize,
 }
@@ -71,6 +76,21 @@ pub struct Lanes {
 pub struct Tier {
     /// Transactions of one tenant at once.
     pub slots: u16,
+    /// How long a further one waits for a slot.
+    pub slot_timeout: Duration,
+    /// How long one statement may take.
+    pub statement_timeout: Duration,
+    /// How long a transaction may stay open without a statement.
+    pub idle_timeout: Duration,
+}
+
+/// How tenants are looked up.
+#[derive(Debug, Clone, Copy)]
+pub struct Directory {
+    /// How long an entry is believed.
+    pub ttl: Duration,
+    /// How many entries are kept.
+    pub max_entries: u16,
 }
 
 /// Rules for new tenants.
@@ -110,6 +130,14 @@ impl Config {
     /// and rules between settings that are broken.
     pub fn from_layers(layers: Layers) -> Result<Self, Error> {
         read::config(layers)
+    }
+
+    /// Reads further settings, which are in the defaults too but mean nothing to this library.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with every problem that `read` met.
+    pub fn section<T>(&self, read: impl FnOnce(&mut Reader<'_>) -> T) -> Result<T, Error> {
+        Reader::run(&self.layers, read)
     }
 
     /// Every setting in effect as TOML, secrets hidden.
@@ -291,6 +319,7 @@ mod tests {
             ("HOME", "/root"),
         ];
         let layers = layers.environment(variables.map(|(n, v)| (n.to_owned(), v.to_owned())));
+        assert_eq!(layers.overridden().len(), 2, "{:?}", layers.overridden());
         let layers = layers.flag("--x", "migrations.lock_timeout", "1s");
         let config = Config::from_layers(layers).unwrap();
         assert_eq!((config.lanes.count, config.lanes.pool_size), (3, 11));
@@ -304,8 +333,16 @@ mod tests {
 
     #[test]
     fn an_unknown_variable_of_ours_is_refused() {
-        let variables = [("TENANTRY_LANES__CUONT".to_owned(), "3".to_owned())];
-        let error = Config::from_layers(Layers::defaults().environment(variables)).unwrap_err();
+        let refused = |name: &str| {
+            let layers = Layers::defaults().environment([(name.to_owned(), "3".to_owned())]);
+            Config::from_layers(layers).unwrap_err()
+        };
+        let one_underscore = refused("TENANTRY_LANES_COUNT").to_string();
+        assert!(
+            one_underscore.ends_with("did you mean `TENANTRY_LANES__COUNT`?"),
+            "{one_underscore}"
+        );
+        let error = refused("TENANTRY_LANES__CUONT");
         insta::assert_snapshot!(error, @"the configuration is wrong: `lanes.cuont` is not a setting (`TENANTRY_LANES__CUONT`); did you mean `lanes.count`?");
     }
 
@@ -320,6 +357,13 @@ mod tests {
         for shown in [config.show(), config.show_json().to_string(), format!("{config:?}")] {
             assert!(!shown.contains("p4ss") && !shown.contains(SECRET), "{shown}");
         }
+        assert!(config.show().contains("superuser_url = \"postgresql://s@h:5432/d\""));
+        assert!(
+            Config::from_layers(Layers::defaults())
+                .unwrap()
+                .show()
+                .contains("superuser_url = \"\"")
+        );
         assert!(config.show().contains("postgresql://u@h:5432/d"), "{}", config.show());
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use toml::Value;
 
-use super::{Config, Database, Init, Lanes, Layers, Migrations, Tenants, Tier};
+use super::{Config, Database, Directory, Init, Lanes, Layers, Migrations, Tenants, Tier};
 use crate::error::Error;
 use crate::ids::LaneId;
 use crate::roles::RolePrefix;
@@ -28,6 +28,10 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, Error> {
         default_tier: reader.text("tenants.default_tier"),
         reserved_subdomains: reader.list("tenants.reserved_subdomains"),
     };
+    let directory = Directory {
+        ttl: reader.duration("directory.ttl"),
+        max_entries: reader.integer("directory.max_entries", 1..=i64::from(u16::MAX)),
+    };
     let migrations = Migrations {
         dir: reader.path("migrations.dir"),
         lock_timeout: reader.duration("migrations.lock_timeout"),
@@ -42,9 +46,17 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, Error> {
     }
     tier_rules(&mut problems, &tiers, &tenants);
     match roles {
-        Some(roles) if problems.is_empty() => {
-            Ok(Config { database, roles, lanes, tiers, tenants, migrations, init, layers })
-        }
+        Some(roles) if problems.is_empty() => Ok(Config {
+            database,
+            roles,
+            lanes,
+            tiers,
+            tenants,
+            directory,
+            migrations,
+            init,
+            layers,
+        }),
         _ => Err(Error::Config { problems }),
     }
 }
@@ -55,6 +67,7 @@ fn database(reader: &mut Reader<'_>) -> Database {
         direct_url: reader.url("database.direct_url"),
         replica_urls: reader.urls("database.replica_urls"),
         connect_timeout: reader.duration("database.connect_timeout"),
+        acquire_timeout: reader.duration("database.acquire_timeout"),
         direct_connections: reader.integer("database.direct_connections", 1..=100).into(),
     }
 }
@@ -83,8 +96,14 @@ fn tiers(reader: &mut Reader<'_>) -> BTreeMap<String, Tier> {
     names
         .into_iter()
         .map(|name| {
-            let slots = reader.integer(&format!("tiers.{name}.slots"), 1..=1000);
-            (name, Tier { slots })
+            let key = |field: &str| format!("tiers.{name}.{field}");
+            let tier = Tier {
+                slots: reader.integer(&key("slots"), 1..=1000),
+                slot_timeout: reader.duration(&key("slot_timeout")),
+                statement_timeout: reader.duration(&key("statement_timeout")),
+                idle_timeout: reader.duration(&key("idle_timeout")),
+            };
+            (name, tier)
         })
         .collect()
 }
@@ -128,18 +147,30 @@ fn tier_rules(problems: &mut Vec<String>, tiers: &BTreeMap<String, Tier>, tenant
 
 /// Reads settings one by one and goes on after a bad one, so that all problems come at once. What
 /// it hands back for a bad one is never used.
-struct Reader<'a> {
+#[derive(Debug)]
+pub struct Reader<'a> {
     layers: &'a Layers,
     problems: &'a mut Vec<String>,
 }
 
 impl Reader<'_> {
-    fn problem(&mut self, key: &str, rule: &str) {
+    pub(super) fn run<T>(
+        layers: &Layers,
+        read: impl FnOnce(&mut Reader<'_>) -> T,
+    ) -> Result<T, Error> {
+        let mut problems = Vec::new();
+        let read = read(&mut Reader { layers, problems: &mut problems });
+        if problems.is_empty() { Ok(read) } else { Err(Error::Config { problems }) }
+    }
+
+    /// Reports that a setting breaks a rule; `rule` follows its name, as in «must be …».
+    pub fn problem(&mut self, key: &str, rule: &str) {
         let origin = self.layers.get(key).origin;
         self.problems.push(format!("`{key}` {rule} (from {origin})"));
     }
 
-    fn text(&mut self, key: &str) -> String {
+    /// Text.
+    pub fn text(&mut self, key: &str) -> String {
         match self.layers.get(key).value {
             Value::String(text) => text,
             other => {
@@ -158,7 +189,8 @@ impl Reader<'_> {
         parse(text).map_err(|e| self.problem(key, &format!("can't be used: {e}"))).ok()
     }
 
-    fn integer(&mut self, key: &str, range: RangeInclusive<i64>) -> u16 {
+    /// A whole number in a range.
+    pub fn integer(&mut self, key: &str, range: RangeInclusive<i64>) -> u16 {
         let rule = format!("takes a whole number from {} to {}", range.start(), range.end());
         match self.layers.get(key).value {
             Value::Integer(number) if range.contains(&number) => {
@@ -171,7 +203,8 @@ impl Reader<'_> {
         }
     }
 
-    fn list(&mut self, key: &str) -> Vec<String> {
+    /// A list of texts.
+    pub fn list(&mut self, key: &str) -> Vec<String> {
         let all_text = |items: Vec<Value>| {
             items
                 .into_iter()
@@ -188,7 +221,8 @@ impl Reader<'_> {
         })
     }
 
-    fn duration(&mut self, key: &str) -> Duration {
+    /// A duration above zero, in milliseconds at least.
+    pub fn duration(&mut self, key: &str) -> Duration {
         let text = self.text(key);
         let parsed = text.parse::<SignedDuration>().ok().and_then(|d| Duration::try_from(d).ok());
         // PostgreSQL takes 0 for «no limit», and milliseconds in 32 bits.

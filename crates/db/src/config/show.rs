@@ -51,6 +51,9 @@ fn hidden(key: &str, value: Value) -> Value {
 /// A connection text reduced to what is surely no secret: a password may hide in more than one
 /// place of it (`user:password@`, `?password=`, `password=…`).
 fn without_password(text: &str) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
     match text.parse::<tokio_postgres::Config>() {
         Ok(config) => {
             let host = match config.get_hosts().first() {
@@ -62,7 +65,6 @@ fn without_password(text: &str) -> String {
             let user = config.get_user().map_or_else(String::new, |u| format!("{u}@"));
             format!("postgresql://{user}{host}{port}/{}", config.get_dbname().unwrap_or_default())
         }
-        Err(_) if text.is_empty() => String::new(),
         Err(_) => "(hidden)".to_owned(),
     }
 }

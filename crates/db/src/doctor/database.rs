@@ -85,11 +85,11 @@ async fn migration_heads(reader: &ReaderDb, migrations: &Migrations) -> Result<C
             "`tenantry migrate status` lists them, `tenantry migrate run` brings them to head",
         )
     } else {
-        let tenants: i64 = fleet.tenants_by_version.iter().map(|(_, count)| count).sum();
+        let tenants: i64 = fleet.tenants_by_version.iter().map(|at| at.tenants).sum();
         Check::ok(
             "migrations",
             format!(
-                "public at {}, {tenants} tenants at {}",
+                "public set at version {}, all tenants ({tenants}) at version {}",
                 fleet.public.applied, fleet.tenant_head
             ),
         )

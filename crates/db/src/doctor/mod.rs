@@ -38,15 +38,18 @@ pub struct Check {
 }
 
 impl Check {
-    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+    /// A check that found what it should.
+    pub fn ok(name: &'static str, detail: impl Into<String>) -> Self {
         Self { name, outcome: Outcome::Ok, detail: detail.into(), hint: None }
     }
 
-    fn warning(name: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+    /// One that found something to be mended.
+    pub fn warning(name: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { name, outcome: Outcome::Warning, detail: detail.into(), hint: Some(hint.into()) }
     }
 
-    fn failed(name: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+    /// One that found something broken or unsafe.
+    pub fn failed(name: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { name, outcome: Outcome::Failed, detail: detail.into(), hint: Some(hint.into()) }
     }
 
@@ -57,7 +60,20 @@ impl Check {
             detail = format!("{detail}: {source}");
             cause = source.source();
         }
-        Self { name, outcome: Outcome::Failed, detail, hint: error.hint() }
+        let hint = match error {
+            Error::Unavailable { .. } => {
+                Some("start it, or correct its address in the configuration".to_owned())
+            }
+            _ if detail.contains("not allowed") => {
+                Some("PgBouncer's `stats_users` must hold the login `…_stats`".to_owned())
+            }
+            _ if detail.contains("no such database") => Some(
+                "PgBouncer's `[databases]` has no entry of the name that the URL ends with"
+                    .to_owned(),
+            ),
+            _ => error.hint(),
+        };
+        Self { name, outcome: Outcome::Failed, detail, hint }
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Serialize, Serializer};
+
 use super::{InvalidName, excerpt};
 
 /// A lane: one of [`LaneId::COUNT`] login roles, each with a PgBouncer pool of its own.
@@ -45,6 +47,12 @@ impl FromStr for LaneId {
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         text.parse().ok().and_then(Self::new).ok_or_else(|| InvalidName::Lane(excerpt(text)))
+    }
+}
+
+impl Serialize for LaneId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(self.0)
     }
 }
 

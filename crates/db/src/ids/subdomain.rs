@@ -25,7 +25,7 @@ impl Subdomain {
         "dashboard", "dev", "dns", "docs", "email", "ftp", "git", "health", "help", "hostmaster",
         "imap", "info", "internal", "isatap", "localhost", "login", "mail", "metrics", "mx",
         "ns", "ns1", "ns2", "oauth", "pop", "pop3", "postgres", "postmaster", "private",
-        "public", "root", "security", "shop", "smtp", "ssl", "sso", "staging", "static",
+        "public", "root", "security",  "smtp", "ssl", "sso", "staging", "static",
         "status", "support", "system", "tenant", "tenantry", "tenants", "test", "tls", "usenet",
         "uucp", "webmail", "webmaster", "wpad", "www", "www1", "www2",
     ];

@@ -93,7 +93,7 @@ impl fmt::Display for SchemaName {
 }
 
 /// How people name a tenant: by id or by subdomain.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TenantRef {
     /// By id.
     Id(TenantId),

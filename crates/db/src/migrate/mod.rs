@@ -17,7 +17,9 @@ pub use fingerprint::{Fingerprint, fingerprint};
 pub use plan::{Applied, pending};
 pub use runner::{AppliedNow, migrate_public, migrate_tenant};
 pub use source::{Migration, MigrationSet, Migrations, SetKind};
-pub use status::{FleetStatus, PendingFile, SetStatus, TenantBehind, fleet_status, set_status};
+pub use status::{
+    FleetStatus, PendingFile, SetStatus, TenantBehind, TenantsAtVersion, fleet_status, set_status,
+};
 
 pub(crate) use batch::Batch;
 pub(crate) use runner::{record, require_public_head};

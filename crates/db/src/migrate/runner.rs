@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Transaction};
 
-use super::{Applied, Batch, Migration, MigrationSet, pending};
+use super::{Applied, Batch, Migration, MigrationSet, Migrations, pending};
 use crate::direct::{AdminDb, begin};
 use crate::error::{Doing, Error};
 use crate::ids::{TenantId, TenantRef};
@@ -52,17 +52,22 @@ pub async fn migrate_public(
 /// Brings one tenant to head, or to `to`. Calls `progress` after each migration.
 ///
 /// # Errors
-/// [`Error::TenantNotFound`] for one that does not exist or is purged; else as [`migrate_public`].
+/// [`Error::TenantNotFound`] for one that does not exist or is purged; [`Error::Behind`] if the public
+/// schema, which tenants' files may rely on, lacks a migration; else as [`migrate_public`].
 pub async fn migrate_tenant(
     admin: &AdminDb,
-    set: &MigrationSet,
+    migrations: &Migrations,
     tenant: TenantId,
     to: Option<i64>,
     mut progress: impl FnMut(&AppliedNow),
 ) -> Result<Vec<AppliedNow>, Error> {
     let mut db = admin.connection().await?;
     let schema = tenant.schema().to_string();
+    let set = &migrations.tenant;
     let mut done = Vec::new();
+    let tx = begin(&mut db).await?;
+    require_public_head(&tx, &migrations.public).await?;
+    drop(tx);
     loop {
         let tx = begin(&mut db).await?;
         lock_tenant(&tx, tenant).await?;

@@ -18,7 +18,7 @@ pub struct FleetStatus {
     /// The newest version of the tenant set.
     pub tenant_head: i64,
     /// How many tenants stand at each version, ascending.
-    pub tenants_by_version: Vec<(i64, i64)>,
+    pub tenants_by_version: Vec<TenantsAtVersion>,
     /// Tenants below the head, the furthest behind first.
     pub behind: Vec<TenantBehind>,
     /// Whether more tenants are behind than listed.
@@ -43,6 +43,15 @@ pub struct PendingFile {
     pub version: i64,
     /// Where it is.
     pub file: String,
+}
+
+/// How many tenants stand at a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TenantsAtVersion {
+    /// The version.
+    pub version: i64,
+    /// How many.
+    pub tenants: i64,
 }
 
 /// A tenant below the head.
@@ -118,7 +127,10 @@ pub async fn fleet_status(
     Ok(FleetStatus {
         public,
         tenant_head,
-        tenants_by_version: histogram.iter().map(|row| (row.get(0), row.get(1))).collect(),
+        tenants_by_version: histogram
+            .iter()
+            .map(|row| TenantsAtVersion { version: row.get(0), tenants: row.get(1) })
+            .collect(),
         behind: behind
             .iter()
             .take(BEHIND_LISTED)

@@ -77,8 +77,8 @@ pub struct Tenant {
     pub tier: String,
     /// Where it stands in its life.
     pub status: Status,
-    /// Its lane's number.
-    pub lane: i16,
+    /// Its lane.
+    pub lane: LaneId,
     /// The newest tenant migration that it has.
     pub schema_version: i64,
     /// Whether it must not be purged.
@@ -98,6 +98,9 @@ impl Tenant {
     }
 
     fn from_row(row: &Row) -> Result<Self, Error> {
+        // The column's CHECK allows no other lane.
+        let lane: i16 = row.try_get("lane").doing("read a tenant's lane")?;
+        let lane = LaneId::try_from(lane)?;
         let read = || -> Result<Self, tokio_postgres::Error> {
             Ok(Self {
                 id: row.try_get::<_, Uuid>("id")?.into(),
@@ -106,7 +109,7 @@ impl Tenant {
                 tier: row.try_get("tier")?,
                 // The column's CHECK allows nothing else; a newer program's status counts as shut out.
                 status: row.try_get::<_, &str>("status")?.parse().unwrap_or(Status::Purging),
-                lane: row.try_get("lane")?,
+                lane,
                 schema_version: row.try_get("schema_version")?,
                 legal_hold: row.try_get("legal_hold")?,
                 settings: row.try_get("settings")?,

@@ -51,8 +51,8 @@ async fn damaged_rights_are_found_and_named() {
     let db = TestDatabase::new().await;
     let acme = db.tenant("acme").await;
     let (schema, name) = (acme.schema(), db.name());
-    let own = format!("shared_lane_{:02}", acme.lane);
-    let other = format!("shared_lane_{:02}", (acme.lane + 1) % 4);
+    let own = format!("shared_lane_{}", acme.lane);
+    let other = format!("shared_lane_{:02}", (acme.lane.number() + 1) % 4);
     for damage in [
         Damage::new(
             "GRANT EXECUTE ON FUNCTION set_config TO PUBLIC",

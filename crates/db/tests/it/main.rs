@@ -4,10 +4,12 @@
 
 mod doctor;
 mod init;
+mod leaks;
 mod migrate;
 mod pooler;
 mod provisioning;
 mod rights;
+mod tenant_db;
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;

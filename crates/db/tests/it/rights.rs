@@ -9,7 +9,7 @@ use tokio_postgres::error::SqlState;
 use crate::{refusal, texts};
 
 fn lane(tenant: &Tenant) -> LaneId {
-    LaneId::try_from(tenant.lane).unwrap()
+    tenant.lane
 }
 
 /// A lane's connection bound to its tenant until the transaction ends.
@@ -60,6 +60,7 @@ async fn an_unbound_lane_reads_nothing() {
         );
     }
     // An empty path: an unqualified name means nothing at all.
+    assert_eq!(texts(&lane, "SELECT current_setting('search_path')").await, ["\"\""]);
     assert_eq!(refusal(&lane, "SELECT FROM countries").await, SqlState::UNDEFINED_TABLE);
     assert_eq!(refusal(&lane, "SELECT FROM users").await, SqlState::UNDEFINED_TABLE);
 }
@@ -111,7 +112,7 @@ async fn a_tenant_uses_everything_in_its_schema() {
         .batch_execute(
             "INSERT INTO users (email, name, role) VALUES ('a@example.org', 'A', 'owner');
              INSERT INTO content (title, author_id) SELECT 'T', id FROM users;
-             SELECT nextval('content_number_seq');
+             SELECT nextval('content_number_seq'); SELECT last_value FROM content_number_seq;
              SELECT count(*) FROM countries; SELECT count(*) FROM timezones; SELECT count(*) FROM platform_metadata",
         )
         .await

@@ -1,0 +1,70 @@
+//! An installation in use: configuration, connections, directory. What a service holds.
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::direct::{AdminDb, ReaderDb};
+use crate::directory::{Directory, TenantEntry};
+use crate::error::Error;
+use crate::lanes::LanePools;
+use crate::migrate::Migrations;
+use crate::tenant_db::TenantDb;
+
+/// Everything that serving tenants takes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Installation {
+    config: Arc<Config>,
+    admin: AdminDb,
+    reader: ReaderDb,
+    migrations: Arc<Migrations>,
+    directory: Directory,
+    lanes: LanePools,
+}
+
+impl Installation {
+    /// Prepares everything. Nothing connects before its first use.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a missing setting, [`Error::Migration`] for unusable files.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        let migrations = Arc::new(Migrations::load(&config.migrations)?);
+        let (admin, reader, lanes) =
+            (AdminDb::new(&config)?, ReaderDb::new(&config)?, LanePools::new(&config)?);
+        let config = Arc::new(config);
+        let directory = Directory::new(Arc::clone(&config), reader.clone());
+        Ok(Self { config, admin, reader, migrations, directory, lanes })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The control plane's connections.
+    pub fn admin(&self) -> &AdminDb {
+        &self.admin
+    }
+
+    /// Connections for looking.
+    pub fn reader(&self) -> &ReaderDb {
+        &self.reader
+    }
+
+    /// The migrations in effect.
+    pub fn migrations(&self) -> &Migrations {
+        &self.migrations
+    }
+
+    /// The lookup of tenants.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// A tenant's database.
+    ///
+    /// # Errors
+    /// [`Error::TenantNotServed`] for one that is not active.
+    pub fn tenant_db(&self, tenant: Arc<TenantEntry>) -> Result<TenantDb, Error> {
+        TenantDb::new(self.lanes.clone(), tenant)
+    }
+}
