@@ -1,0 +1,25 @@
+//! `tenantry-bench NAME`: what a thing costs, beside the least that it could cost, in one run on
+//! servers of its own.
+//!
+//! Compare the ratios within a run. The absolute numbers are those of the machine and the moment.
+
+#![expect(clippy::print_stdout, reason = "a benchmark's report is its output")]
+
+mod measure;
+mod route;
+
+use clap::Parser;
+
+/// What things cost, beside what they would cost at least.
+#[derive(Debug, Parser)]
+enum Bench {
+    /// One lookup through PgBouncer: unbound, bound in one trip, and bound in four
+    Route(route::Options),
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Bench::parse() {
+        Bench::Route(options) => route::run(&options).await,
+    }
+}
