@@ -88,6 +88,9 @@ pub(crate) struct Up {
     /// Start no replica
     #[arg(long)]
     pub(crate) no_replica: bool,
+    /// Create no demo tenants (`acme` and `globex`, with a little sample data)
+    #[arg(long)]
+    pub(crate) no_demo: bool,
     /// Lanes in use, 1 to 32; kept for later starts [default: 4]
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u8).range(1..=32))]
     pub(crate) lanes: Option<u8>,

@@ -67,7 +67,7 @@ pub(crate) fn file(common: &Common) -> anyhow::Result<Option<PathBuf>> {
 }
 
 /// What `up` decides of the configuration; everything else in the file stays as the user wrote it.
-pub(crate) struct Installation {
+pub(crate) struct Decided {
     pub(crate) postgres_port: u16,
     pub(crate) replica_port: Option<u16>,
     pub(crate) pgbouncer_port: u16,
@@ -77,7 +77,7 @@ pub(crate) struct Installation {
 
 /// Writes the file of a data directory, with secrets from the former one or new ones, readable by
 /// its owner only.
-pub(crate) fn write(path: &Path, installation: &Installation) -> anyhow::Result<()> {
+pub(crate) fn write(path: &Path, decided: &Decided) -> anyhow::Result<()> {
     const HEADER: &str = "\
 # Written by `tenantry up`, which renews the connection URLs and keeps everything else. It holds
 # passwords. `tenantry config show --defaults` describes every setting.
@@ -100,7 +100,7 @@ pub(crate) fn write(path: &Path, installation: &Installation) -> anyhow::Result<
     let admin_password = former_admin.map_or_else(random, Ok)?;
     let secret =
         text(&document, "lanes", "secret").filter(|s| !s.is_empty()).map_or_else(random, Ok)?;
-    let Installation { postgres_port, replica_port, pgbouncer_port, database, .. } = installation;
+    let Decided { postgres_port, replica_port, pgbouncer_port, database, .. } = decided;
     let prefix = text(&document, "roles", "prefix").unwrap_or_else(|| "tenantry".to_owned());
 
     set(
@@ -128,7 +128,7 @@ pub(crate) fn write(path: &Path, installation: &Installation) -> anyhow::Result<
         .collect();
     set(&mut document, "database", "replica_urls", value(replicas));
     set(&mut document, "lanes", "secret", value(secret));
-    if let Some(lanes) = installation.lanes {
+    if let Some(lanes) = decided.lanes {
         set(&mut document, "lanes", "count", value(i64::from(lanes)));
         let default_pool_size = i64::from(Config::from_layers(Layers::defaults())?.lanes.pool_size);
         let number = |key: &str, default: i64| {

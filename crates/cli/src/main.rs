@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod config_file;
+mod demo;
 mod exit;
 mod output;
 mod steps;

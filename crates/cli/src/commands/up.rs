@@ -8,12 +8,13 @@ use anyhow::Context as _;
 use serde::Serialize;
 use tenantry_db::config::Layers;
 use tenantry_db::migrate::{self, Migrations};
-use tenantry_db::{AdminDb, Config, Error, init, pooler};
+use tenantry_db::{AdminDb, Config, Error, Installation, init, pooler};
 use tenantry_stack::{PoolerLogin, PoolerSettings, Ports, Server, ServerExit, Stack, StackOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::{Common, Up};
-use crate::config_file::{self, Installation};
+use crate::config_file::{self, Decided};
+use crate::demo;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, say};
 use crate::steps::Step;
@@ -197,6 +198,11 @@ async fn start(args: &Up, stack: &mut Stack, config_path: &Path) -> anyhow::Resu
         "PgBouncer on 127.0.0.1:{} with {} lanes",
         ports.pgbouncer, config.lanes.count
     ));
+    if !args.no_demo {
+        let step = Step::begin("creating the demo tenants");
+        demo::ensure(&Installation::new(config.clone())?, &super::actor()).await?;
+        step.end("demo tenants `acme` and `globex`");
+    }
     Ok(config)
 }
 
@@ -206,7 +212,7 @@ fn configure(args: &Up, stack: &Stack, config_path: &Path) -> anyhow::Result<Con
     let ports = stack.ports();
     config_file::write(
         config_path,
-        &Installation {
+        &Decided {
             postgres_port: ports.postgres,
             replica_port: (!args.no_replica).then_some(ports.replica),
             pgbouncer_port: ports.pgbouncer,
@@ -291,7 +297,7 @@ Tenantry is up; Ctrl-C stops it.
 
 In another terminal:
 
-  {program} tenant create --name 'Acme Inc.' --subdomain acme{config}
+  {program} tenant create --name 'Initech' --subdomain initech{config}
   {program} tenant list{config}
   {program} doctor{config}
 ",

@@ -26,27 +26,25 @@ impl Up {
     }
 
     fn spawn(dir: &Path, ports: [String; 3], more: &[&str]) -> Self {
-        let child = tenantry(dir)
-            .arg("up")
-            .args(Self::flags(&ports))
-            .args(more)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Self { child, ports }
+        let mut command = tenantry(dir);
+        let command = command.arg("up").args(Self::flags(&ports)).arg("--no-demo").args(more);
+        Self { child: piped(command), ports }
     }
 
     /// Starts it, and returns when it says that it is up.
     fn start(dir: &Path, ports: [String; 3], more: &[&str]) -> Self {
-        let mut up = Self::spawn(dir, ports, more);
+        Self::spawn(dir, ports, more).announced()
+    }
+
+    fn announced(mut self) -> Self {
+        let up = &mut self;
         let mut lines = BufReader::new(up.child.stdout.take().unwrap()).lines();
         let came_up =
             lines.by_ref().map_while(Result::ok).any(|line| line.contains("Tenantry is up"));
         if !came_up {
-            panic!("it did not come up: {}", up.wait().stderr);
+            panic!("it did not come up: {}", self.wait().stderr);
         }
-        up
+        self
     }
 
     fn signal(&self, signal: Signal) {
@@ -59,6 +57,10 @@ impl Up {
         let code = self.child.wait().unwrap().code().unwrap_or(-1);
         Ended { code, stdout: String::new(), stderr }
     }
+}
+
+fn piped(command: &mut std::process::Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 fn free_ports() -> [String; 3] {
@@ -124,6 +126,26 @@ fn it_comes_up_serves_and_stops_cleanly() {
     assert_eq!(lanes["data"].as_array().unwrap().len(), 6);
     up.signal(Signal::TERM);
     assert_eq!(up.wait().code, 0);
+}
+
+#[test]
+fn the_demo_tenants_are_there_once_and_have_rows() {
+    let dir = temp_dir().unwrap();
+    let start = || {
+        let ports = free_ports();
+        let mut command = tenantry(dir.path());
+        let command = command.arg("up").args(Up::flags(&ports)).arg("--no-replica");
+        Up { child: piped(command), ports }.announced()
+    };
+    for _ in 0..2 {
+        let up = start();
+        let list = run(dir.path(), &["tenant", "list", "--output", "json"]).json();
+        let names: Vec<_> =
+            list["data"].as_array().unwrap().iter().map(|t| t["subdomain"].clone()).collect();
+        assert_eq!(names, ["acme", "globex"]);
+        up.signal(Signal::INT);
+        assert_eq!(up.wait().code, 0);
+    }
 }
 
 #[test]
