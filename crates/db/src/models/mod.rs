@@ -1,4 +1,8 @@
 //! A row type and its queries for each table.
 
 pub mod audit;
+pub mod content;
+pub mod page;
+pub mod reference;
 pub mod tenants;
+pub mod users;
