@@ -6,6 +6,7 @@ mod doctor;
 mod init;
 mod leaks;
 mod migrate;
+mod models;
 mod pooler;
 mod provisioning;
 mod rights;
