@@ -228,6 +228,14 @@ impl Error {
         Some(hint.to_owned())
     }
 
+    /// The constraint that the server saw violated, for the models that give it a name of their own.
+    pub(crate) fn constraint(&self) -> Option<&str> {
+        match self {
+            Self::Database { source, .. } => source.as_db_error().and_then(|e| e.constraint()),
+            _ => None,
+        }
+    }
+
     pub(crate) fn of_bind(tenant: crate::ids::TenantId, source: tokio_postgres::Error) -> Self {
         Self::Bind { tenant, source }
     }

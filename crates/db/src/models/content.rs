@@ -313,11 +313,7 @@ pub async fn delete_content(db: &TenantDb, id: Uuid) -> Result<bool, Error> {
 
 /// What a patch leaves unsaid stands in the row, so these rules can only be checked there.
 fn named(error: Error) -> Error {
-    let constraint = match &error {
-        Error::Database { source, .. } => source.as_db_error().and_then(|e| e.constraint()),
-        _ => None,
-    };
-    let (field, rule) = match constraint {
+    let (field, rule) = match error.constraint() {
         Some("content_author_id_fkey") => ("author_id", "is not a user of this tenant"),
         Some("content_scheduled_at_check") => ("scheduled_at", "is needed for a scheduled piece"),
         Some("content_published_at_check") => ("published_at", "is needed for a published piece"),

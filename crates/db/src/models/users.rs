@@ -239,11 +239,7 @@ fn lower_case(email: &str) -> String {
 }
 
 fn named(error: Error) -> Error {
-    let constraint = match &error {
-        Error::Database { source, .. } => source.as_db_error().and_then(|e| e.constraint()),
-        _ => None,
-    };
-    match constraint {
+    match error.constraint() {
         Some("users_tenant_id_email_key") => Error::EmailTaken,
         _ => error,
     }
