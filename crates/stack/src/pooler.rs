@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use rustix::process::{Resource, Signal, getrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tracing::warn;
@@ -91,7 +91,7 @@ async fn answers(site: &Site) -> bool {
 fn write_files(site: &Site, settings: &PoolerSettings) -> Result<()> {
     let directory = site.layout.server(Server::Pooler);
     let user = Some(site.layout.user());
-    let clients = affordable_clients(settings, getrlimit(Resource::Nofile).current);
+    let clients = affordable_clients(settings, raise_open_files_limit());
     if clients < settings.max_client_connections {
         warn!(
             wanted = settings.max_client_connections,
@@ -105,6 +105,17 @@ fn write_files(site: &Site, settings: &PoolerSettings) -> Result<()> {
         &configuration(site, settings, clients),
         user,
     )
+}
+
+/// Raises this process's limit, which PgBouncer inherits, as far as the system lets anybody: login
+/// shells often start with 1,024 where half a million are allowed. Returns the limit in force.
+fn raise_open_files_limit() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    }
 }
 
 /// PgBouncer itself only warns when it is promised more connections than it may open files, and
