@@ -318,5 +318,8 @@ fn program() -> String {
         return NAME.to_owned();
     }
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    own.strip_prefix(&here).unwrap_or(&own).display().to_string()
+    match own.strip_prefix(&here) {
+        Ok(below) => format!("./{}", below.display()),
+        Err(_) => own.display().to_string(),
+    }
 }

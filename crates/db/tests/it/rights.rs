@@ -185,6 +185,7 @@ async fn the_admin_is_no_superuser_by_any_way() {
         "ALTER ROLE shared_admin SUPERUSER",
         "ALTER ROLE shared_lane_00 PASSWORD 'x'",
         "COPY public.countries TO PROGRAM 'true'",
+        "COPY public.countries FROM PROGRAM 'true'",
         "COPY public.countries FROM '/etc/passwd'",
         "CREATE DATABASE intruder",
         "CREATE FUNCTION public.x() RETURNS int LANGUAGE c AS 'x'",
