@@ -15,7 +15,7 @@ use crate::direct::{connect_once, server_name};
 use crate::error::{Doing, Error};
 use crate::{MIN_POSTGRES_MAJOR, Secret};
 
-pub(crate) use database::open_to_everybody;
+pub(crate) use database::{HARDENED_FUNCTIONS, open_to_everybody};
 
 /// What `init` did.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -44,6 +44,10 @@ pub async fn init(config: &Config) -> Result<InitReport, Error> {
     let timeout = config.database.connect_timeout;
     let mut report = InitReport::default();
 
+    let mut superuser = superuser.clone();
+    // The owner, and so the admin, may set a search path for the database and put functions into
+    // it. A superuser that found those before PostgreSQL's own would run them.
+    superuser.options("-c search_path=pg_catalog,pg_temp");
     let mut maintenance = superuser.clone();
     maintenance.dbname("postgres");
     let mut server = connect_once(&maintenance, timeout).await?;
@@ -56,7 +60,7 @@ pub async fn init(config: &Config) -> Result<InitReport, Error> {
     let mut inside = connect_once(&inside, timeout).await?;
     database::prepare(&mut inside, config, &database, &mut report).await?;
     tracing::info!(
-        server = server_name(superuser),
+        server = server_name(&superuser),
         database,
         changed = report.changed.len(),
         "initialised"

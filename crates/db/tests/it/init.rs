@@ -157,3 +157,30 @@ async fn a_managed_service_gets_what_it_may_and_says_the_rest() {
     .await;
     assert!(!matches!(error, Err(Error::Config { .. })));
 }
+
+#[tokio::test]
+async fn what_the_admin_plants_is_not_run_by_the_superuser() {
+    let (servers, config) = installation("init_trap");
+    init(&config).await.unwrap();
+    let admin = config.database.direct().unwrap().connect(NoTls).await.unwrap();
+    let (admin, connection) = admin;
+    tokio::spawn(connection);
+    for function in
+        ["pg_advisory_xact_lock(bigint)", "hashtextextended(text, bigint)", "format(text)"]
+    {
+        admin
+            .batch_execute(&format!(
+                "SET ROLE init_trap_owner;
+                 CREATE FUNCTION public.{function} RETURNS text LANGUAGE plpgsql AS
+                     $$ BEGIN IF current_user = 'postgres' THEN ALTER ROLE init_trap_admin SUPERUSER; END IF; RETURN ''; END $$;
+                 GRANT EXECUTE ON FUNCTION public.{function} TO public;
+                 ALTER DATABASE init_trap_db SET search_path = public, pg_catalog"
+            ))
+            .await
+            .unwrap();
+    }
+    let _ = init(&config).await;
+    let root = superuser(&servers, "postgres").await;
+    let rights = "SELECT rolsuper::text FROM pg_roles WHERE rolname = 'init_trap_admin'";
+    assert_eq!(texts(&root, rights).await, ["false"]);
+}
