@@ -137,6 +137,8 @@ async fn tenants_to_migrate(
     args: &MigrateRun,
 ) -> anyhow::Result<Vec<TenantId>> {
     let reader = ReaderDb::new(config)?;
+    // Also where all are at head: an edited file is to be known before the next tenant has it.
+    migrate::check_tenant_ledger(&reader, &migrations.tenant).await?;
     if args.tenant.is_empty() {
         let target = args.to.unwrap_or(i64::MAX).min(migrations.tenant.head());
         return Ok(tenants::behind(&reader, target).await?);

@@ -18,7 +18,8 @@ pub use plan::{Applied, pending};
 pub use runner::{AppliedNow, migrate_public, migrate_tenant};
 pub use source::{Migration, MigrationSet, Migrations, SetKind};
 pub use status::{
-    FleetStatus, PendingFile, SetStatus, TenantBehind, TenantsAtVersion, fleet_status, set_status,
+    FleetStatus, PendingFile, SetStatus, TenantBehind, TenantsAtVersion, check_tenant_ledger,
+    fleet_status, set_status,
 };
 
 pub(crate) use batch::Batch;

@@ -176,13 +176,15 @@ async fn lock_public(tx: &Transaction<'_>, admin: &AdminDb) -> Result<(), Error>
 async fn lock_tenant(tx: &Transaction<'_>, tenant: TenantId) -> Result<(), Error> {
     let locked = tx
         .query_typed_opt(
-            "SELECT id FROM public.tenants
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $2) FROM public.tenants
              WHERE id = $1 AND status NOT IN ('purging', 'purged') FOR UPDATE NOWAIT",
-            &[(tenant.as_uuid(), Type::UUID)],
+            &[(tenant.as_uuid(), Type::UUID), (&tenant.schema().to_string(), Type::TEXT)],
         )
         .await;
     match locked {
-        Ok(Some(_)) => Ok(()),
+        Ok(Some(row)) if row.get(0) => Ok(()),
+        // With the schema gone, the next in the path would take the tables: `public`.
+        Ok(Some(_)) => Err(Error::SchemaMissing(tenant.schema())),
         Ok(None) => Err(Error::TenantNotFound(TenantRef::Id(tenant))),
         Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
             Err(Error::Busy(format!("tenant `{tenant}`")))

@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::runner::applied_to;
-use super::{Migration, MigrationSet, Migrations, pending};
+use super::{Applied, Migration, MigrationSet, Migrations, pending};
 use crate::direct::{ReaderDb, begin};
 use crate::error::{Doing, Error};
 use crate::ids::TenantId;
@@ -87,10 +87,35 @@ pub async fn set_status(
     })
 }
 
+/// Compares the tenants' ledger with the files: all tenants in one query.
+///
+/// # Errors
+/// [`Error::Migration`] where an applied file was changed or is gone, or a new one was put before
+/// the newest applied.
+pub async fn check_tenant_ledger(reader: &ReaderDb, set: &MigrationSet) -> Result<(), Error> {
+    let db = reader.connection().await?;
+    let rows = db
+        .query_typed(
+            "SELECT version, name, token_checksum, min(schema_name) FROM public.migrations
+             WHERE schema_name <> 'public' GROUP BY version, name, token_checksum ORDER BY version",
+            &[],
+        )
+        .await
+        .doing("read the migration ledger")?;
+    let applied: Vec<Applied> = rows
+        .iter()
+        .map(|row| Applied { version: row.get(0), name: row.get(1), token_checksum: row.get(2) })
+        .collect();
+    // The schema is for the message: the newest entry's stands for all.
+    let schema = rows.last().map_or_else(String::new, |row| row.get(3));
+    pending(set, &applied, &schema)?;
+    Ok(())
+}
+
 /// Reads where everything stands.
 ///
 /// # Errors
-/// [`Error::Migration`] where the public ledger and the files do not fit together.
+/// [`Error::Migration`] where a ledger and the files do not fit together.
 pub async fn fleet_status(
     reader: &ReaderDb,
     migrations: &Migrations,
@@ -106,6 +131,7 @@ pub async fn fleet_status(
             behind_truncated: false,
         });
     }
+    check_tenant_ledger(reader, &migrations.tenant).await?;
     let db = reader.connection().await?;
     let histogram = db
         .query_typed(

@@ -305,3 +305,37 @@ async fn status_says_who_is_behind() {
         .unwrap_err();
     assert!(matches!(error, Error::Behind { found: 3, needed: 5, .. }), "{error}");
 }
+
+#[tokio::test]
+async fn a_tenant_whose_schema_is_gone_does_not_get_its_tables_in_public() {
+    let db = TestDatabase::new().await;
+    let acme = db.tenant("acme").await;
+    let superuser = db.superuser().await;
+    superuser
+        .batch_execute(&format!("ALTER SCHEMA {} RENAME TO elsewhere", acme.schema()))
+        .await
+        .unwrap();
+    let later = with(&[("tenant/0004_labels.up.sql", "CREATE TABLE labels ();")]);
+    let error =
+        migrate::migrate_tenant(&db.admin, &later, acme.id, None, |_| {}).await.unwrap_err();
+    assert!(matches!(error, Error::SchemaMissing(_)), "{error}");
+    assert!(
+        texts(&superuser, "SELECT relname::text FROM pg_class WHERE relname = 'labels'")
+            .await
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn files_that_do_not_fit_the_ledger_are_seen_also_when_all_are_at_head() {
+    let db = TestDatabase::new().await;
+    db.tenant("acme").await;
+    let late = with(&[("tenant/0001_late.up.sql", "CREATE TABLE late ();")]);
+    let error = migrate::fleet_status(&db.reader, &late).await.unwrap_err();
+    assert!(matches!(error, Error::Migration(MigrationError::OutOfOrder { .. })), "{error}");
+    let edited =
+        with(&[("tenant/0002_create_tenant_schema_tables.up.sql", "CREATE TABLE other ();")]);
+    let error = migrate::check_tenant_ledger(&db.reader, &edited.tenant).await.unwrap_err();
+    assert!(matches!(error, Error::Migration(MigrationError::Changed { .. })), "{error}");
+    migrate::check_tenant_ledger(&db.reader, &db.migrations.tenant).await.unwrap();
+}
