@@ -65,7 +65,13 @@ impl Layers {
     /// [`Error::Config`] if the file can't be read or is not TOML. Unknown keys are reported later,
     /// with everything else.
     pub fn file(mut self, path: &Path) -> Result<Self, Error> {
+        const MAX_BYTES: u64 = 1024 * 1024;
         let shown = path.display();
+        // A device or a pipe would be read for ever.
+        let odd = std::fs::metadata(path).is_ok_and(|m| !m.is_file() || m.len() > MAX_BYTES);
+        if odd {
+            return Err(Error::config(format!("`{shown}` is not a file of at most 1 MiB")));
+        }
         let text = std::fs::read_to_string(path)
             .map_err(|e| Error::config(format!("`{shown}` can't be read: {e}")))?;
         // The parser's own report shows the line it stumbled over, which may hold a secret.

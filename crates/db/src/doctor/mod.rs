@@ -3,6 +3,7 @@
 //! It changes nothing, needs no superuser, and goes on after a finding, so that one run shows all.
 
 mod database;
+mod grants;
 mod pooler;
 mod roles;
 

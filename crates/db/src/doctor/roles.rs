@@ -43,7 +43,8 @@ pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> 
                 .push(format!("`{name}` inherits, so it has its tenants' rights without a bind"));
         }
     }
-    problems.extend(memberships(db, config, &lanes).await?);
+    problems.extend(memberships(db, config, &expected, &lanes).await?);
+    problems.extend(tenant_roles(db, config).await?);
     problems.extend(settings(db, config, &lanes).await?);
     Ok(if problems.is_empty() {
         Check::ok(
@@ -59,21 +60,59 @@ pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> 
     })
 }
 
-/// Lanes are members of tenant roles only, and tenant roles of the group only.
-async fn memberships(db: &Object, config: &Config, lanes: &[String]) -> Result<Vec<String>, Error> {
+/// Who is a member of what beyond what `init` and provisioning give: lanes of tenant roles, tenant
+/// roles of the group, the admin of the owner and of two groups of PostgreSQL's own.
+async fn memberships(
+    db: &Object,
+    config: &Config,
+    ours: &[String],
+    lanes: &[String],
+) -> Result<Vec<String>, Error> {
+    let roles = &config.roles;
+    let given = |group: &str, member: String| format!("{group} {member}");
+    let allowed = vec![
+        given(&roles.owner(), roles.admin()),
+        given("pg_monitor", roles.admin()),
+        given("pg_signal_backend", roles.admin()),
+        given(&roles.tenant_group(), roles.rolemaker()),
+    ];
     let rows = db
         .query_typed(
             "SELECT format('`%s` is a member of `%s`', m.rolname, g.rolname)
              FROM pg_auth_members am
              JOIN pg_roles m ON m.oid = am.member
              JOIN pg_roles g ON g.oid = am.roleid
-             WHERE m.rolname = ANY ($1) AND g.rolname !~ '^tenant_[0-9a-f]{32}$'
-                OR pg_has_role(m.oid, $2::text, 'MEMBER') AND m.rolname ~ '^tenant_[0-9a-f]{32}$' AND g.rolname <> $2
+             WHERE (m.rolname = ANY ($1)
+                    OR m.rolname ~ '^tenant_[0-9a-f]{32}$' AND pg_has_role(m.oid, $4::text, 'MEMBER'))
+               AND NOT g.rolname || ' ' || m.rolname = ANY ($2)
+               AND NOT (m.rolname = ANY ($3) AND g.rolname ~ '^tenant_[0-9a-f]{32}$')
+               AND NOT (m.rolname ~ '^tenant_[0-9a-f]{32}$' AND g.rolname = $4)
              ORDER BY 1 LIMIT 10",
-            &[(&lanes, Type::TEXT_ARRAY), (&config.roles.tenant_group(), Type::TEXT)],
+            &[
+                (&ours, Type::TEXT_ARRAY),
+                (&allowed, Type::TEXT_ARRAY),
+                (&lanes, Type::TEXT_ARRAY),
+                (&roles.tenant_group(), Type::TEXT),
+            ],
         )
         .await
         .doing("look at the memberships")?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// A tenant's role is a name for rights, nothing more.
+async fn tenant_roles(db: &Object, config: &Config) -> Result<Vec<String>, Error> {
+    let rows = db
+        .query_typed(
+            "SELECT format('`%s` has an attribute that no tenant role may have', r.rolname)
+             FROM pg_roles r JOIN pg_auth_members am ON am.member = r.oid
+             WHERE am.roleid = $1::text::regrole AND r.rolname ~ '^tenant_[0-9a-f]{32}$'
+               AND (rolcanlogin OR rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls)
+             ORDER BY 1 LIMIT 10",
+            &[(&config.roles.tenant_group(), Type::TEXT)],
+        )
+        .await
+        .doing("look at the tenants' roles")?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
@@ -83,13 +122,13 @@ async fn settings(db: &Object, config: &Config, lanes: &[String]) -> Result<Vec<
     logins.push(config.roles.reader());
     let rows = db
         .query_typed(
-            "SELECT format('`%s` has the setting `%s`', r.rolname, setting)
+            "SELECT format('`%s` has the setting `%s`', coalesce(r.rolname, 'everybody'), setting)
                     || coalesce(' in `' || d.datname || '`', '')
              FROM pg_db_role_setting s
-             JOIN pg_roles r ON r.oid = s.setrole
+             LEFT JOIN pg_roles r ON r.oid = s.setrole
              LEFT JOIN pg_database d ON d.oid = s.setdatabase,
              unnest(s.setconfig) AS setting
-             WHERE r.rolname = ANY ($1) AND setting <> 'search_path=\"\"'
+             WHERE (r.rolname = ANY ($1) OR s.setrole = 0) AND setting <> 'search_path=\"\"'
                AND (s.setdatabase = 0 OR d.datname = current_database())
              ORDER BY 1 LIMIT 10",
             &[(&logins, Type::TEXT_ARRAY)],

@@ -12,7 +12,7 @@ use crate::ids::LaneId;
 /// The server's own functions that nobody but the admin may call, as SQL over `pg_proc`: what
 /// switches roles from inside a query, takes locks that outlive it, or leaves objects behind that
 /// belong to no schema.
-const HARDENED_FUNCTIONS: &str = "
+pub(crate) const HARDENED_FUNCTIONS: &str = "
     pronamespace = 'pg_catalog'::regnamespace
     AND (proname ~ '^pg_(try_)?advisory_'
          OR proname IN ('set_config', 'lo_creat', 'lo_create', 'lo_from_bytea'))";

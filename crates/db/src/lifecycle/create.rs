@@ -87,11 +87,17 @@ fn name_problem(name: &str) -> Option<String> {
         Some("the name is empty".to_owned())
     } else if name.chars().count() > max {
         Some(format!("the name is longer than {max} characters"))
-    } else if name.chars().any(char::is_control) {
-        Some("the name holds control characters".to_owned())
+    } else if name.chars().any(is_invisible) {
+        Some("the name holds control or invisible characters".to_owned())
     } else {
         None
     }
+}
+
+/// Controls, and what looks like nothing or turns the line around: such a name poses as another.
+fn is_invisible(c: char) -> bool {
+    let formatting = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    c.is_control() || formatting
 }
 
 /// Creates a tenant, whole and at the head of the tenant set.

@@ -91,10 +91,60 @@ async fn damaged_rights_are_found_and_named() {
             "no lane",
         ),
         Damage::new(
+            format!("ALTER ROLE {schema} CREATEROLE"),
+            format!("ALTER ROLE {schema} NOCREATEROLE"),
+            "roles",
+            format!("`{schema}` has an attribute"),
+        ),
+        Damage::new(
+            format!("ALTER DATABASE {name} SET search_path = public"),
+            format!("ALTER DATABASE {name} RESET ALL"),
+            "roles",
+            "`everybody` has the setting `search_path=public`",
+        ),
+        Damage::new(
             format!("ALTER ROLE shared_lane_31 IN DATABASE {name} SET role = '{schema}'"),
             format!("ALTER ROLE shared_lane_31 IN DATABASE {name} RESET ALL"),
             "roles",
             format!("`shared_lane_31` has the setting `role={schema}` in `{name}`"),
+        ),
+    ] {
+        damage.is_found(&db).await;
+    }
+    let left = findings(&db).await;
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn grants_by_hand_are_found_and_named() {
+    let db = TestDatabase::new().await;
+    let acme = db.tenant("acme").await;
+    let schema = acme.schema();
+    let other = format!("shared_lane_{:02}", (acme.lane.number() + 1) % 4);
+    for damage in [
+        Damage::new(
+            format!("GRANT USAGE ON SCHEMA {schema} TO {other}"),
+            format!("REVOKE USAGE ON SCHEMA {schema} FROM {other}"),
+            "grants",
+            format!("`{other}` has USAGE on schema `{schema}`"),
+        ),
+        Damage::new(
+            format!("GRANT SELECT ON {schema}.users TO PUBLIC"),
+            format!("REVOKE SELECT ON {schema}.users FROM PUBLIC"),
+            "grants",
+            "`everybody` has SELECT",
+        ),
+        Damage::new(
+            format!("GRANT EXECUTE ON FUNCTION set_config TO {schema}"),
+            format!("REVOKE EXECUTE ON FUNCTION set_config FROM {schema}"),
+            "grants",
+            "set_config",
+        ),
+        Damage::new(
+            "GRANT SELECT ON public.tenants TO shared_tenant",
+            "REVOKE SELECT ON public.tenants FROM shared_tenant",
+            "grants",
+            "`public.tenants`",
         ),
     ] {
         damage.is_found(&db).await;

@@ -286,7 +286,7 @@ async fn bad_values_are_all_named_before_anything_runs() {
         serde_json::Map::new(),
     )
     .unwrap_err();
-    insta::assert_snapshot!(error, @"the name holds control characters; `-x` is not a usable subdomain: it begins or ends with a hyphen; `gold` is not a tier: there are `enterprise`, `free`, `pro`");
+    insta::assert_snapshot!(error, @"the name holds control or invisible characters; `-x` is not a usable subdomain: it begins or ends with a hyphen; `gold` is not a tier: there are `enterprise`, `free`, `pro`");
     assert_eq!(error.kind(), ErrorKind::Invalid);
     let long = tenantry_db::lifecycle::NewTenant::new(
         &db.config,
