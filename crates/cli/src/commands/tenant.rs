@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, json};
 use tenantry_db::lifecycle::{self, NewTenant};
 use tenantry_db::migrate::Migrations;
+use tenantry_db::models::page::Page;
 use tenantry_db::models::tenants::{self, Tenant as Row, TenantFilter};
 use tenantry_db::{AdminDb, Config, Error, ReaderDb, TenantRef};
 
@@ -34,13 +35,14 @@ async fn create(common: &Common, config: &Config, args: &TenantCreate) -> anyhow
 async fn list(common: &Common, config: &Config, args: &TenantList) -> anyhow::Result<()> {
     const PAGE: u16 = 1000;
     let reader = ReaderDb::new(config)?;
-    let filter = TenantFilter { status: args.status, tier: args.tier.clone() };
+    let filter = TenantFilter { status: args.status, tier: args.tier.clone(), text: None };
     let mut all: Vec<Row> = Vec::new();
+    let mut page = Page::first(PAGE);
     loop {
-        let page = tenants::list_tenants(&reader, &filter, all.last(), PAGE).await?;
-        let last = page.len() < usize::from(PAGE);
-        all.extend(page);
-        if last {
+        let listed = tenants::list_tenants(&reader, &filter, &page).await?;
+        all.extend(listed.rows);
+        page.after = listed.next;
+        if page.after.is_none() {
             break;
         }
     }

@@ -32,6 +32,11 @@ pub struct Listed<T> {
 }
 
 impl Page {
+    /// The first page, of at most so many rows.
+    pub fn first(limit: u16) -> Self {
+        Self { after: None, limit }
+    }
+
     /// For `($n::timestamptz IS NULL OR (created_at, id) > ($n, $m))`.
     pub(crate) fn created_at(&self) -> Option<Timestamp> {
         self.after.map(|position| position.created_at)

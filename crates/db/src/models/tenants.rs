@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::direct::ReaderDb;
 use crate::error::{Doing, Error};
 use crate::ids::{LaneId, SchemaName, Subdomain, TenantId, TenantRef};
+use crate::models::page::{Listed, Page, Position};
 
 /// Where a tenant stands in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -177,18 +178,19 @@ pub struct TenantFilter {
     pub status: Option<Status>,
     /// Only of this tier.
     pub tier: Option<String>,
+    /// Only those with this text in their name or subdomain, whatever its case.
+    pub text: Option<String>,
 }
 
-/// Lists tenants, oldest first, after the given one: at most `limit`. `ready` ones never appear.
+/// Lists tenants, oldest first. `ready` ones never appear.
 ///
 /// # Errors
 /// [`Error::Unavailable`] or [`Error::Database`].
 pub async fn list_tenants(
     reader: &ReaderDb,
     filter: &TenantFilter,
-    after: Option<&Tenant>,
-    limit: u16,
-) -> Result<Vec<Tenant>, Error> {
+    page: &Page,
+) -> Result<Listed<Tenant>, Error> {
     let db = reader.connection().await?;
     let rows = db
         .query_typed(
@@ -199,21 +201,25 @@ pub async fn list_tenants(
                  WHERE status <> 'ready'
                    AND ($1::text IS NULL OR status = $1)
                    AND ($2::text IS NULL OR tier = $2)
-                   AND ($3::timestamptz IS NULL OR (created_at, id) > ($3, $4))
+                   AND ($3::text IS NULL OR strpos(lower(name), lower($3)) > 0
+                        OR strpos(subdomain, lower($3)) > 0)
+                   AND ($4::timestamptz IS NULL OR (created_at, id) > ($4, $5))
                  ORDER BY created_at, id
-                 LIMIT $5"
+                 LIMIT $6"
             ),
             &[
                 (&filter.status.map(Status::as_str), Type::TEXT),
                 (&filter.tier, Type::TEXT),
-                (&after.map(|t| t.created_at), Type::TIMESTAMPTZ),
-                (&after.map(|t| *t.id.as_uuid()), Type::UUID),
-                (&i64::from(limit), Type::INT8),
+                (&filter.text, Type::TEXT),
+                (&page.created_at(), Type::TIMESTAMPTZ),
+                (&page.id(), Type::UUID),
+                (&page.rows_to_read(), Type::INT8),
             ],
         )
         .await
         .doing("list tenants")?;
-    rows.iter().map(Tenant::from_row).collect()
+    let tenants = rows.iter().map(Tenant::from_row).collect::<Result<_, _>>()?;
+    Ok(page.listed(tenants, |t| Position { created_at: t.created_at, id: *t.id.as_uuid() }))
 }
 
 /// How many tenants each lane has, tombstones aside.

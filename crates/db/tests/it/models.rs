@@ -1,8 +1,9 @@
 //! A tenant's tables through their models: what is written is read, in this tenant and no other.
 
+use tenantry_db::models::catalog::list_tables;
 use tenantry_db::models::content::{self, ContentFilter, ContentPatch, ContentStatus, NewContent};
 use tenantry_db::models::page::Page;
-use tenantry_db::models::reference::{list_countries, list_platforms, list_tables, list_timezones};
+use tenantry_db::models::reference::{list_countries, list_platforms, list_timezones};
 use tenantry_db::models::users::{self, NewUser, User, UserFilter, UserPatch};
 use tenantry_db::{Error, ErrorKind, TenantDb};
 use tenantry_testing::TestDatabase;

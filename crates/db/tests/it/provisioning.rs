@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 use tenantry_db::lifecycle::delete_tenant_schema;
 use tenantry_db::migrate::fingerprint;
+use tenantry_db::models::page::Page;
 use tenantry_db::models::tenants::{self, TenantFilter};
 use tenantry_db::{Error, ErrorKind};
 use tenantry_testing::TestDatabase;
@@ -101,7 +102,10 @@ async fn fifty_sign_ups_at_once_all_succeed() {
     for tenant in created {
         tenant.unwrap();
     }
-    let all = tenants::list_tenants(&db.reader, &TenantFilter::default(), None, 100).await.unwrap();
+    let all = tenants::list_tenants(&db.reader, &TenantFilter::default(), &Page::first(100))
+        .await
+        .unwrap()
+        .rows;
     assert_eq!(all.len(), 50);
 }
 
@@ -325,14 +329,15 @@ async fn lists_page_through_all_and_hide_the_pool() {
     );
     db.superuser().await.batch_execute(&make_ready).await.unwrap();
     let mut seen: Vec<tenants::Tenant> = Vec::new();
+    let mut page = Page::first(2);
     loop {
-        let page = tenants::list_tenants(&db.reader, &TenantFilter::default(), seen.last(), 2)
-            .await
-            .unwrap();
-        if page.is_empty() {
+        let listed =
+            tenants::list_tenants(&db.reader, &TenantFilter::default(), &page).await.unwrap();
+        seen.extend(listed.rows);
+        page.after = listed.next;
+        if page.after.is_none() {
             break;
         }
-        seen.extend(page);
     }
     let names: Vec<_> = seen.iter().map(|t| t.subdomain.clone().unwrap()).collect();
     assert_eq!(names, ["t0", "t1", "t2", "t3", "t4"]);
