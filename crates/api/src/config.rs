@@ -1,0 +1,153 @@
+//! The sections `[http]` and `[auth]`, which only the service reads.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use tenantry_db::config::Reader;
+use tenantry_db::{Config, Error, Secret};
+
+/// What the service takes from the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where it listens, and its limits.
+    pub http: HttpSettings,
+    /// Which tokens it believes.
+    pub auth: AuthSettings,
+}
+
+/// Where the service listens, and its limits.
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    /// The address to listen on.
+    pub address: SocketAddr,
+    /// The largest request body.
+    pub body_limit_bytes: usize,
+    /// How long one request may take.
+    pub request_timeout: Duration,
+    /// How long requests may go on after the service was told to stop.
+    pub shutdown_grace: Duration,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// Headers of one request.
+    pub max_headers: usize,
+    /// All headers of one request together.
+    pub header_limit_bytes: usize,
+    /// How long a request's headers may take to arrive.
+    pub header_timeout: Duration,
+}
+
+/// Which tokens the service believes, and how it signs its own.
+#[derive(Debug, Clone)]
+pub struct AuthSettings {
+    pub(crate) secret: Option<Secret>,
+    /// What tokens must say in `iss`.
+    pub issuer: String,
+    /// What tokens must say in `aud`.
+    pub audience: String,
+    /// How far clocks may differ.
+    pub leeway: Duration,
+}
+
+impl Settings {
+    /// Reads both sections.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with every problem found. A secret that is not set is none yet.
+    pub fn from_config(config: &Config) -> Result<Self, Error> {
+        config.section(|reader| Self { http: http(reader), auth: auth(reader) })
+    }
+}
+
+impl AuthSettings {
+    /// RFC 7518 asks for a key as long as the hash; a shorter one can be guessed from a token.
+    pub const MIN_SECRET_BYTES: usize = 32;
+
+    /// The key.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `auth.secret` is not set.
+    pub(crate) fn secret(&self) -> Result<&Secret, Error> {
+        self.secret.as_ref().ok_or_else(|| Error::Config {
+            problems: vec![
+                "`auth.secret` is not set, and tokens can't do without (TENANTRY_AUTH__SECRET)"
+                    .to_owned(),
+            ],
+        })
+    }
+}
+
+fn http(reader: &mut Reader<'_>) -> HttpSettings {
+    const KIB: usize = 1024;
+    let ip = reader.text("http.bind").parse().unwrap_or_else(|_| {
+        reader.problem("http.bind", "takes an IP address such as \"127.0.0.1\" or \"::\"");
+        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    });
+    HttpSettings {
+        address: SocketAddr::new(ip, reader.integer("http.port", 0..=i64::from(u16::MAX))),
+        body_limit_bytes: usize::from(reader.integer("http.body_limit_kib", 1..=65_535)) * KIB,
+        request_timeout: reader.duration("http.request_timeout"),
+        shutdown_grace: reader.duration("http.shutdown_grace"),
+        max_connections: reader.integer("http.max_connections", 1..=65_535).into(),
+        max_headers: reader.integer("http.max_headers", 10..=1000).into(),
+        // hyper refuses a smaller buffer.
+        header_limit_bytes: usize::from(reader.integer("http.header_limit_kib", 8..=1024)) * KIB,
+        header_timeout: reader.duration("http.header_timeout"),
+    }
+}
+
+fn auth(reader: &mut Reader<'_>) -> AuthSettings {
+    let text = reader.text("auth.secret");
+    if !text.is_empty() && text.len() < AuthSettings::MIN_SECRET_BYTES {
+        let rule = format!("needs at least {} bytes", AuthSettings::MIN_SECRET_BYTES);
+        reader.problem("auth.secret", &rule);
+    }
+    let mut set = |key: &str| {
+        let text = reader.text(key);
+        if text.is_empty() {
+            reader.problem(key, "must not be empty");
+        }
+        text
+    };
+    AuthSettings {
+        secret: (!text.is_empty()).then(|| Secret::new(text)),
+        issuer: set("auth.issuer"),
+        audience: set("auth.audience"),
+        leeway: reader.duration("auth.leeway"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tenantry_db::config::Layers;
+
+    use super::*;
+
+    fn read(changes: &[(&str, &str)]) -> Result<Settings, Error> {
+        let layers = changes
+            .iter()
+            .fold(Layers::defaults(), |layers, (key, value)| layers.flag("test", key, *value));
+        Settings::from_config(&Config::from_layers(layers)?)
+    }
+
+    #[test]
+    fn the_defaults_can_be_read_and_lack_a_secret() {
+        let settings = read(&[]).unwrap();
+        assert_eq!(settings.http.address, "127.0.0.1:8080".parse().unwrap());
+        assert_eq!(settings.http.body_limit_bytes, 256 * 1024);
+        assert!(matches!(settings.auth.secret(), Err(Error::Config { .. })));
+    }
+
+    #[test]
+    fn all_problems_come_at_once_and_no_secret_is_shown() {
+        let error = read(&[("http.bind", "here"), ("auth.secret", "hunter2"), ("auth.issuer", "")])
+            .unwrap_err();
+        insta::assert_snapshot!(error, @r#"
+        the configuration is wrong in 3 places:
+          - `http.bind` takes an IP address such as "127.0.0.1" or "::" (from `test`)
+          - `auth.secret` needs at least 32 bytes (from `test`)
+          - `auth.issuer` must not be empty (from `test`)
+        "#);
+        let settings = read(&[("auth.secret", "0123456789abcdef0123456789abcdef")]).unwrap();
+        assert!(!format!("{settings:?}").contains("abcdef"));
+    }
+}

@@ -1,0 +1,53 @@
+//! Tenantry's HTTP service: JSON over HTTP/1.1, a bearer token on everything that concerns tenants.
+//!
+//! A request's way: `middleware` gives it an id, a span and its limits; an extractor verifies the
+//! token and finds the tenant, so that a handler which takes a tenant's database can't be reached
+//! without the right to it; `routes` parse and answer; every failure leaves as a `problem`.
+
+pub mod auth;
+
+mod body;
+mod config;
+mod cursor;
+mod fields;
+mod metrics;
+mod middleware;
+mod problem;
+mod routes;
+mod server;
+mod services;
+mod state;
+
+use std::future::Future;
+
+use axum::Router;
+use tenantry_db::{Error, Installation};
+use tokio::net::TcpListener;
+
+pub use config::{AuthSettings, HttpSettings, Settings};
+pub use state::ApiState;
+
+/// Serves until `shutdown` is done; then takes no more connections, and lets requests under way
+/// finish within `http.shutdown_grace`.
+///
+/// # Errors
+/// [`Error::Config`] if `auth.secret` is not set.
+pub async fn serve(
+    listener: TcpListener,
+    installation: Installation,
+    settings: Settings,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let http = settings.http.clone();
+    let state = ApiState::new(installation, settings)?;
+    let upkeep = tokio::spawn(state.metrics().upkeep());
+    server::run(listener, router(state), &http, shutdown).await;
+    upkeep.abort();
+    Ok(())
+}
+
+/// The service without a socket: for tests, or to be nested in a service of one's own.
+pub fn router(state: ApiState) -> Router {
+    let edge = middleware::edge::Edge::new(&state);
+    middleware::edge::around(routes::all(), edge).with_state(state)
+}

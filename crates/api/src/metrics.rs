@@ -1,0 +1,116 @@
+//! What is counted: requests by route, method and status, how long they took, how many are under
+//! way. Never by tenant: ten thousand of them would be ten thousand series for each number.
+//!
+//! The recorder belongs to one service instead of the process, so that two services, as in tests,
+//! do not count into each other.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use metrics::{counter, gauge, histogram, with_local_recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+const REQUESTS: &str = "tenantry_http_requests_total";
+const DURATION: &str = "tenantry_http_request_duration_seconds";
+const UNDER_WAY: &str = "tenantry_http_requests_under_way";
+
+/// A lookup takes about a millisecond, a sign-up about fifty.
+const BUCKETS_SECONDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// One service's numbers. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    recorder: Arc<PrometheusRecorder>,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let builder =
+            PrometheusBuilder::new().set_buckets(BUCKETS_SECONDS).expect("there are buckets");
+        let recorder = Arc::new(builder.build_recorder());
+        with_local_recorder(&*recorder, || {
+            metrics::describe_counter!(REQUESTS, "Requests answered");
+            metrics::describe_histogram!(DURATION, "Time from a request's head to its answer's");
+            metrics::describe_gauge!(UNDER_WAY, "Requests being answered");
+        });
+        Self { recorder }
+    }
+
+    /// Counts a request as under way until the guard is dropped, also when the client goes away.
+    pub(crate) fn under_way(&self) -> UnderWay {
+        with_local_recorder(&*self.recorder, || gauge!(UNDER_WAY).increment(1.0));
+        UnderWay { metrics: self.clone() }
+    }
+
+    pub(crate) fn answered(
+        &self,
+        method: &Method,
+        route: &str,
+        status: StatusCode,
+        took: Duration,
+    ) {
+        let (method, route) = (method_label(method), route.to_owned());
+        with_local_recorder(&*self.recorder, || {
+            let status = status.as_str().to_owned();
+            counter!(REQUESTS, "method" => method, "route" => route.clone(), "status" => status)
+                .increment(1);
+            histogram!(DURATION, "method" => method, "route" => route).record(took);
+        });
+    }
+
+    /// In Prometheus' text format.
+    pub(crate) fn render(&self) -> String {
+        self.handle().render()
+    }
+
+    /// Moves measured times into their buckets now and then; otherwise they pile up until somebody
+    /// asks for the numbers.
+    pub(crate) fn upkeep(&self) -> impl Future<Output = ()> + use<> {
+        const EVERY: Duration = Duration::from_secs(5);
+        let handle = self.handle();
+        async move {
+            loop {
+                tokio::time::sleep(EVERY).await;
+                handle.run_upkeep();
+            }
+        }
+    }
+
+    fn handle(&self) -> PrometheusHandle {
+        self.recorder.handle()
+    }
+}
+
+/// See [`Metrics::under_way`].
+pub(crate) struct UnderWay {
+    metrics: Metrics,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        with_local_recorder(&*self.metrics.recorder, || gauge!(UNDER_WAY).decrement(1.0));
+    }
+}
+
+/// HTTP lets anybody invent methods; a series for each would let anybody fill the memory.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}

@@ -1,0 +1,315 @@
+//! Everything that can be wrong with a request, as RFC 9457 tells it.
+//!
+//! A problem is written and logged once, at the edge, where the request's id is known. What a client
+//! reads is composed here, from our own words: never a driver's message, a statement or a value of
+//! another tenant.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tenantry_db::models::tenants::Status;
+use tenantry_db::{Error, ErrorKind};
+
+/// The stable names of problems: clients match on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    MissingToken,
+    InvalidToken,
+    InsufficientScope,
+    TenantMismatch,
+    TenantRequired,
+    TenantSuspended,
+    TenantNotFound,
+    TenantDeleted,
+    NotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    InvalidRequest,
+    SubdomainTaken,
+    EmailTaken,
+    InvalidState,
+    LegalHold,
+    TenantBusy,
+    DatabaseUnavailable,
+    Internal,
+}
+
+impl Code {
+    /// Its name, its status, and what it says to people.
+    fn parts(self) -> (&'static str, StatusCode, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::MissingToken => ("missing_token", S::UNAUTHORIZED, "A token is needed"),
+            Self::InvalidToken => ("invalid_token", S::UNAUTHORIZED, "The token is not valid"),
+            Self::InsufficientScope => {
+                ("insufficient_scope", S::FORBIDDEN, "The token does not allow this")
+            }
+            Self::TenantMismatch => {
+                ("tenant_mismatch", S::FORBIDDEN, "The request names another tenant than the token")
+            }
+            Self::TenantRequired => ("tenant_required", S::FORBIDDEN, "No tenant is named"),
+            Self::TenantSuspended => ("tenant_suspended", S::FORBIDDEN, "The tenant is suspended"),
+            Self::TenantNotFound => ("tenant_not_found", S::NOT_FOUND, "There is no such tenant"),
+            Self::TenantDeleted => ("tenant_deleted", S::GONE, "The tenant was deleted"),
+            Self::NotFound => ("not_found", S::NOT_FOUND, "There is nothing here"),
+            Self::MethodNotAllowed => {
+                ("method_not_allowed", S::METHOD_NOT_ALLOWED, "This can't be done here")
+            }
+            Self::RequestTimeout => {
+                ("request_timeout", S::REQUEST_TIMEOUT, "The request took too long")
+            }
+            Self::PayloadTooLarge => {
+                ("payload_too_large", S::PAYLOAD_TOO_LARGE, "The body is too large")
+            }
+            Self::UnsupportedMediaType => {
+                ("unsupported_media_type", S::UNSUPPORTED_MEDIA_TYPE, "The body must be JSON")
+            }
+            Self::InvalidRequest => {
+                ("invalid_request", S::UNPROCESSABLE_ENTITY, "The request is not valid")
+            }
+            Self::SubdomainTaken => ("subdomain_taken", S::CONFLICT, "The subdomain is taken"),
+            Self::EmailTaken => ("email_taken", S::CONFLICT, "The email address is taken"),
+            Self::InvalidState => ("invalid_state", S::CONFLICT, "It can't be done at the moment"),
+            Self::LegalHold => ("legal_hold", S::CONFLICT, "The tenant is under a legal hold"),
+            Self::TenantBusy => ("tenant_busy", S::TOO_MANY_REQUESTS, "Too many requests at once"),
+            Self::DatabaseUnavailable => {
+                ("database_unavailable", S::SERVICE_UNAVAILABLE, "The database does not answer")
+            }
+            Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "Something went wrong here"),
+        }
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        self.parts().0
+    }
+
+    pub(crate) fn status(self) -> StatusCode {
+        self.parts().1
+    }
+
+    /// When it may be worth another try, in seconds.
+    fn retry_after_s(self) -> Option<u16> {
+        match self {
+            Self::TenantBusy => Some(1),
+            Self::DatabaseUnavailable => Some(5),
+            _ => None,
+        }
+    }
+}
+
+/// What is wrong with one field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct FieldError {
+    pub(crate) field: String,
+    pub(crate) message: String,
+}
+
+/// What is wrong with a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Problem {
+    pub(crate) code: Code,
+    detail: String,
+    errors: Vec<FieldError>,
+    cause: Option<Arc<Error>>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+}
+
+impl Problem {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), errors: Vec::new(), cause: None }
+    }
+
+    /// Every field that is wrong.
+    pub(crate) fn fields(errors: Vec<FieldError>) -> Self {
+        let detail = match errors.len() {
+            1 => "one field is not as it must be".to_owned(),
+            n => format!("{n} fields are not as they must be"),
+        };
+        Self { errors, ..Self::new(Code::InvalidRequest, detail) }
+    }
+
+    pub(crate) fn field(field: &str, message: impl Into<String>) -> Self {
+        Self::fields(vec![FieldError { field: field.to_owned(), message: message.into() }])
+    }
+
+    /// What is wrong, by name: for readiness.
+    pub(crate) fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
+        self.errors = errors;
+        self
+    }
+
+    pub(crate) fn not_found() -> Self {
+        Self::new(Code::NotFound, "there is nothing at this address")
+    }
+
+    pub(crate) fn tenant_not_found() -> Self {
+        Self::new(Code::TenantNotFound, "no tenant has this id")
+    }
+
+    /// Why a tenant of this status is not served; none for one that is.
+    pub(crate) fn of_status(status: Status) -> Option<Self> {
+        match status {
+            Status::Active => None,
+            Status::Ready => Some(Self::tenant_not_found()),
+            Status::Suspended => {
+                Some(Self::new(Code::TenantSuspended, "the tenant is shut out until it is resumed"))
+            }
+            Status::Deleted | Status::Purging | Status::Purged => {
+                Some(Self::new(Code::TenantDeleted, "the tenant is no longer served"))
+            }
+        }
+    }
+
+    /// Writes it, for the request with this id.
+    pub(crate) fn render(&self, request_id: &str) -> Response {
+        let (code, status, title) = self.code.parts();
+        let body = Body {
+            r#type: format!("urn:tenantry:problem:{code}"),
+            title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            code,
+            request_id,
+            errors: &self.errors,
+        };
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        let json = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, json);
+        if let Some(seconds) = self.code.retry_after_s() {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        let challenge = match self.code {
+            Code::MissingToken => Some("Bearer"),
+            Code::InvalidToken => Some("Bearer error=\"invalid_token\""),
+            _ => None,
+        };
+        if let Some(challenge) = challenge {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        response
+    }
+
+    /// Logs it, in the span of its request. Ours to mend is an error, a server that does not answer
+    /// or a flood a warning; what clients do wrong is theirs, and would drown the rest.
+    pub(crate) fn log(&self) {
+        let code = self.code.as_str();
+        let cause = Causes(self.cause.as_deref());
+        match self.code {
+            Code::Internal => tracing::error!(code, %cause, "request failed"),
+            Code::DatabaseUnavailable | Code::TenantBusy | Code::RequestTimeout => {
+                tracing::warn!(code, %cause, detail = self.detail, "request failed");
+            }
+            _ => tracing::debug!(code, %cause, detail = self.detail, "request refused"),
+        }
+    }
+}
+
+/// An error and what is behind it. Of each only the first line: what PostgreSQL adds below it
+/// (DETAIL) repeats values.
+struct Causes<'a>(Option<&'a Error>);
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut next = self.0.map(|e| e as &dyn std::error::Error);
+        let mut separator = "";
+        while let Some(error) = next {
+            let text = error.to_string();
+            write!(f, "{separator}{}", text.lines().next().unwrap_or_default())?;
+            separator = ": ";
+            next = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl IntoResponse for Problem {
+    /// An empty response that carries the problem to the edge, which writes it.
+    fn into_response(self) -> Response {
+        let mut response = self.code.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let problem = of_error(&error);
+        Self { cause: Some(Arc::new(error)), ..problem }
+    }
+}
+
+fn of_error(error: &Error) -> Problem {
+    let unavailable = || Problem::new(Code::DatabaseUnavailable, "try again later");
+    let internal =
+        || Problem::new(Code::Internal, "the request's id helps to find out what it was");
+    match error {
+        Error::Shared(error) => of_error(error),
+        Error::InvalidTenant { problems } => Problem::fields(
+            problems
+                .iter()
+                .map(|problem| FieldError { field: "tenant".to_owned(), message: problem.clone() })
+                .collect(),
+        ),
+        Error::InvalidField { field, rule } => Problem::field(field, *rule),
+        Error::TenantNotFound(_) => Problem::tenant_not_found(),
+        Error::TenantNotServed { status, .. } => {
+            Problem::of_status(*status).unwrap_or_else(internal)
+        }
+        Error::SubdomainTaken(_) => {
+            Problem::new(Code::SubdomainTaken, "another tenant has this subdomain")
+        }
+        Error::EmailTaken => Problem::new(Code::EmailTaken, "another user has this email address"),
+        Error::LegalHold(_) => Problem::new(Code::LegalHold, "lift the hold first"),
+        Error::Busy(_) => Problem::new(Code::InvalidState, "it is being changed by somebody else"),
+        Error::TenantBusy(_) => {
+            Problem::new(Code::TenantBusy, "the tenant has as many requests under way as it may")
+        }
+        Error::StatementTimeout(_) => Problem::new(
+            Code::RequestTimeout,
+            "a statement took longer than the tenant's tier allows",
+        ),
+        Error::Unavailable { .. }
+        | Error::LoginRefused { .. }
+        | Error::ServerTooOld { .. }
+        | Error::UnsuitableServer(_)
+        | Error::NotInitialised(_)
+        | Error::Behind { .. } => unavailable(),
+        Error::Bind { .. } | Error::Database { .. } => match error.kind() {
+            ErrorKind::Unavailable => unavailable(),
+            ErrorKind::TooManyRequests
+            | ErrorKind::Timeout
+            | ErrorKind::NotFound
+            | ErrorKind::Conflict
+            | ErrorKind::Invalid
+            | ErrorKind::Refused
+            | ErrorKind::Busy
+            | ErrorKind::Internal => internal(),
+        },
+        Error::Config { .. }
+        | Error::Name(_)
+        | Error::TenantExists(_)
+        | Error::SchemaMissing(_)
+        | Error::Migration(_)
+        | Error::LaneNotInUse(_)
+        | Error::ForbiddenStatement { .. }
+        | Error::TransactionFailed => internal(),
+    }
+}

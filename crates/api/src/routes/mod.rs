@@ -1,0 +1,36 @@
+//! The URL tree: one file for each resource.
+
+mod content;
+mod list;
+mod numbers;
+mod reference;
+mod tenant_schema;
+mod tenants;
+mod users;
+
+pub(crate) mod health;
+
+use axum::Router;
+use axum::routing::get;
+
+use crate::state::ApiState;
+
+pub(crate) fn all() -> Router<ApiState> {
+    Router::new()
+        .route("/api/tenants", get(tenants::list).post(tenants::create))
+        .route("/api/tenants/{id}", get(tenants::show))
+        .route("/api/tenants/{id}/schema", get(tenant_schema::show))
+        .route("/api/users", get(users::list).post(users::create))
+        .route("/api/users/{id}", get(users::show).patch(users::update).delete(users::delete))
+        .route("/api/content", get(content::list).post(content::create))
+        .route(
+            "/api/content/{id}",
+            get(content::show).patch(content::update).delete(content::delete),
+        )
+        .route("/api/countries", get(reference::countries))
+        .route("/api/timezones", get(reference::timezones))
+        .route("/api/platform-metadata", get(reference::platforms))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(numbers::show))
+}

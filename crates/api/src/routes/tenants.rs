@@ -1,0 +1,131 @@
+//! `/api/tenants`: the platform's view of its tenants.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+use tenantry_db::lifecycle::NewTenant;
+use tenantry_db::models::tenants::{self as rows, Status, Tenant, TenantFilter};
+use tenantry_db::{Config, Subdomain, TenantId};
+
+use super::list::{self, List};
+use crate::body::{JsonBody, Query};
+use crate::fields::{Fields, object, one_of, text};
+use crate::middleware::auth::{Platform, TenantsRead, TenantsWrite, VisibleTenant};
+use crate::problem::Problem;
+use crate::services;
+use crate::state::ApiState;
+
+const MAX_NAME_CHARS: usize = 255;
+const MAX_TIER_CHARS: usize = 50;
+const MAX_SETTINGS_BYTES: usize = 64 * 1024;
+
+/// Those that people may see: `ready` is the pool's own.
+const STATUSES: &[Status] =
+    &[Status::Active, Status::Suspended, Status::Deleted, Status::Purging, Status::Purged];
+
+/// A tenant, as the platform sees one.
+#[derive(Serialize)]
+pub(super) struct TenantJson {
+    id: TenantId,
+    name: String,
+    subdomain: Option<String>,
+    tier: String,
+    status: Status,
+    settings: Value,
+    schema_version: i64,
+    legal_hold: bool,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+impl From<Tenant> for TenantJson {
+    fn from(tenant: Tenant) -> Self {
+        Self {
+            id: tenant.id,
+            name: tenant.name,
+            subdomain: tenant.subdomain,
+            tier: tenant.tier,
+            status: tenant.status,
+            settings: tenant.settings,
+            schema_version: tenant.schema_version,
+            legal_hold: tenant.legal_hold,
+            created_at: tenant.created_at,
+            updated_at: tenant.updated_at,
+        }
+    }
+}
+
+pub(super) async fn list(
+    _: Platform<TenantsRead>,
+    State(state): State<ApiState>,
+    Query(mut fields): Query,
+) -> Result<Json<List<TenantJson>>, Problem> {
+    let page = list::page(&mut fields);
+    let filter = TenantFilter {
+        status: fields.optional("status", one_of(STATUSES, Status::as_str)),
+        tier: fields.optional("tier", text(MAX_TIER_CHARS)),
+        text: fields.optional("q", text(MAX_NAME_CHARS)),
+    };
+    fields.finish()?;
+    Ok(List::page(rows::list_tenants(state.installation().reader(), &filter, &page).await?))
+}
+
+pub(super) async fn show(
+    VisibleTenant(tenant): VisibleTenant,
+    State(state): State<ApiState>,
+) -> Result<Json<TenantJson>, Problem> {
+    let tenant = rows::get_tenant(state.installation().reader(), &tenant).await?;
+    Ok(Json(tenant.into()))
+}
+
+pub(super) async fn create(
+    caller: Platform<TenantsWrite>,
+    State(state): State<ApiState>,
+    JsonBody(fields): JsonBody,
+) -> Result<(StatusCode, [(HeaderName, String); 1], Json<TenantJson>), Problem> {
+    let installation = state.installation();
+    let new = new_tenant(installation.config(), fields)?;
+    let tenant = services::tenant::create_tenant(installation, &new, &caller.actor()).await?;
+    let location = [(header::LOCATION, format!("/api/tenants/{}", tenant.id))];
+    Ok((StatusCode::CREATED, location, Json(tenant.into())))
+}
+
+/// The library checks all of this again, but does not say which field it means.
+fn new_tenant(config: &Config, mut fields: Fields) -> Result<NewTenant, Problem> {
+    let name = fields.required("name", |value| {
+        let name = text(MAX_NAME_CHARS)(value)?;
+        let plain = !name.chars().any(char::is_control);
+        if plain { Ok(name) } else { Err("must not hold control characters".to_owned()) }
+    });
+    let subdomain = fields.required("subdomain", |value| usable_subdomain(config, value));
+    let tier = fields.optional("tier", |value| known_tier(config, value));
+    let settings = fields.optional("settings", object(MAX_SETTINGS_BYTES)).unwrap_or_default();
+    fields.finish()?;
+    Ok(NewTenant::new(config, &name, &subdomain, tier.as_deref(), settings)?)
+}
+
+fn usable_subdomain(config: &Config, value: Value) -> Result<String, String> {
+    let text = text(Subdomain::MAX_BYTES)(value)?;
+    let reserved = config.tenants.reserved_subdomains.contains(&text);
+    match text.parse::<Subdomain>() {
+        Ok(_) if reserved => Err("must not be a reserved name".to_owned()),
+        Ok(_) => Ok(text),
+        Err(_) if Subdomain::RESERVED.contains(&text.as_str()) => {
+            Err("must not be a reserved name".to_owned())
+        }
+        Err(_) => {
+            Err("must be a DNS label: `a-z`, `0-9` and `-` inside, not digits only".to_owned())
+        }
+    }
+}
+
+fn known_tier(config: &Config, value: Value) -> Result<String, String> {
+    let known = value.as_str().filter(|tier| config.tiers.contains_key(*tier));
+    known.map(str::to_owned).ok_or_else(|| {
+        let tiers: Vec<_> = config.tiers.keys().map(|tier| format!("`{tier}`")).collect();
+        format!("must be one of {}", tiers.join(", "))
+    })
+}

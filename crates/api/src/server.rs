@@ -1,0 +1,89 @@
+//! Sockets: accepting, the limits below HTTP, and an orderly end.
+//!
+//! Written out instead of `axum::serve`, which sets no limit on headers, on the time they take, or
+//! on connections.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+
+use crate::config::HttpSettings;
+
+pub(crate) async fn run(
+    listener: TcpListener,
+    router: Router,
+    http: &HttpSettings,
+    shutdown: impl Future<Output = ()>,
+) {
+    let protocol = protocol(http);
+    let places = Arc::new(Semaphore::new(http.max_connections));
+    let graceful = GracefulShutdown::new();
+    // Dropped at the end, and with it whatever outlives the grace time.
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        let (stream, place) = accepted;
+        let service = TowerToHyperService::new(router.clone());
+        let connection = graceful.watch(protocol.serve_connection(TokioIo::new(stream), service));
+        connections.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection broken off");
+            }
+            drop(place);
+        });
+        while connections.try_join_next().is_some() {}
+    }
+    drop(listener);
+    tracing::info!("stopping: no more connections, waiting for requests under way");
+    if tokio::time::timeout(http.shutdown_grace, graceful.shutdown()).await.is_err() {
+        tracing::warn!("requests were still under way after `http.shutdown_grace`: ended");
+    }
+}
+
+fn protocol(http: &HttpSettings) -> http1::Builder {
+    let mut protocol = http1::Builder::new();
+    protocol
+        .timer(TokioTimer::new())
+        .header_read_timeout(http.header_timeout)
+        .max_headers(http.max_headers)
+        .max_buf_size(http.header_limit_bytes);
+    protocol
+}
+
+/// The next connection, once there is a place for it.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> (TcpStream, OwnedSemaphorePermit) {
+    const PAUSE: Duration = Duration::from_millis(100);
+    let place = Arc::clone(places).acquire_owned().await.expect("never closed");
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Answers are small and whole: waiting to fill a packet only delays them.
+                let _ = stream.set_nodelay(true);
+                return (stream, place);
+            }
+            // Mostly «too many open files», which passes; without a pause the loop would spin.
+            Err(error) => {
+                tracing::warn!(%error, "can't accept a connection");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! What takes more than one step of the library.
+
+pub(crate) mod tenant;

@@ -1,0 +1,62 @@
+//! What every handler can reach.
+
+use std::sync::Arc;
+
+use tenantry_db::{Error, Installation};
+
+use crate::auth::Verifier;
+use crate::config::{HttpSettings, Settings};
+use crate::metrics::Metrics;
+use crate::routes::health::Readiness;
+
+/// The service's state. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ApiState {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    installation: Installation,
+    verifier: Verifier,
+    http: HttpSettings,
+    metrics: Metrics,
+    readiness: Readiness,
+}
+
+impl ApiState {
+    /// Puts the state together. Nothing connects before its first use.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `auth.secret` is not set.
+    pub fn new(installation: Installation, settings: Settings) -> Result<Self, Error> {
+        let inner = Inner {
+            installation,
+            verifier: Verifier::new(&settings.auth)?,
+            http: settings.http,
+            metrics: Metrics::new(),
+            readiness: Readiness::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    pub(crate) fn installation(&self) -> &Installation {
+        &self.inner.installation
+    }
+
+    pub(crate) fn verifier(&self) -> &Verifier {
+        &self.inner.verifier
+    }
+
+    pub(crate) fn http(&self) -> &HttpSettings {
+        &self.inner.http
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    pub(crate) fn readiness(&self) -> &Readiness {
+        &self.inner.readiness
+    }
+}

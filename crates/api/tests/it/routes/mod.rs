@@ -1,0 +1,7 @@
+//! One file for each resource, like the URL tree.
+
+mod content;
+mod health;
+mod reference;
+mod tenants;
+mod users;
