@@ -20,6 +20,19 @@ pub struct Claims {
     pub scope: Scopes,
 }
 
+impl Claims {
+    /// What [`is_subject`](Self::is_subject) asks for.
+    pub const SUBJECT_RULE: &str = "1 to 255 characters without line breaks are expected";
+
+    /// Whether a text can be a token's `sub`: it is kept in the audit log, and shown there.
+    pub fn is_subject(text: &str) -> bool {
+        const MAX_CHARS: usize = 255;
+        !text.trim().is_empty()
+            && text.chars().count() <= MAX_CHARS
+            && !text.chars().any(char::is_control)
+    }
+}
+
 /// What somebody may do in a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -35,12 +48,35 @@ pub enum Role {
 }
 
 impl Role {
+    const ALL: [Self; 4] = [Self::Owner, Self::Admin, Self::Member, Self::Viewer];
+
+    /// As tokens spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Admin => "admin",
+            Self::Member => "member",
+            Self::Viewer => "viewer",
+        }
+    }
+
     /// Whether the role may change anything.
     pub fn may_write(self) -> bool {
         match self {
             Self::Owner | Self::Admin | Self::Member => true,
             Self::Viewer => false,
         }
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|role| role.as_str() == text)
+            .ok_or_else(|| "one of owner, admin, member, viewer is expected".to_owned())
     }
 }
 
@@ -86,8 +122,8 @@ impl FromStr for Scope {
 
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or_else(|| {
-            let known: Vec<_> = Self::ALL.iter().map(|s| format!("`{}`", s.as_str())).collect();
-            format!("not a scope: there are {}", known.join(", "))
+            let known: Vec<_> = Self::ALL.iter().map(|scope| scope.as_str()).collect();
+            format!("one of {} is expected", known.join(", "))
         })
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 use tenantry_api::auth::{Role, Scope};
-use tenantry_testing::{TestDatabase, free_port};
+use tenantry_testing::{Proxy, TestDatabase, Wire, free_port};
 
-use crate::service::{Service, answer, until_blocked};
+use crate::service::{Service, answer, blocked, until, until_blocked};
 
 fn closed(url: &str) -> String {
     format!("postgresql://{url}127.0.0.1:{}/nothing", free_port().unwrap())
@@ -95,4 +95,85 @@ async fn what_takes_too_long_is_ended() {
             tokio::time::timeout(Duration::from_secs(10), service.get(&token, "/api/users")).await;
         assert_eq!(found.unwrap().problem(), (408, "request_timeout"), "{key}");
     }
+}
+
+/// The admin's URL by way of another port.
+fn direct_url(db: &TestDatabase, port: u16) -> String {
+    let toml = db.servers().toml(db.name());
+    let line = toml.lines().find(|line| line.starts_with("direct_url")).unwrap();
+    let here = format!(":{}/", db.servers().postgres_port);
+    line.split('"').nth(1).unwrap().replace(&here, &format!(":{port}/"))
+}
+
+#[tokio::test]
+async fn after_an_outage_it_serves_again_by_itself() {
+    let db = TestDatabase::new().await;
+    let tenant = db.tenant("acme").await.id;
+    let pooled = Proxy::start(db.servers().pgbouncer_port, Duration::ZERO).await.unwrap();
+    let direct = Proxy::start(db.servers().postgres_port, Duration::ZERO).await.unwrap();
+    let url = format!("postgresql://127.0.0.1:{}/{}", pooled.port(), db.name());
+    let settings =
+        [("database.url", url.as_str()), ("database.direct_url", &direct_url(&db, direct.port()))];
+    let service = Service::with(&db, &settings).await;
+    let own = service.token(tenant, Role::Owner);
+    let platform = service.platform(&[Scope::TenantsRead]);
+    for (proxy, token, path) in
+        [(&pooled, &own, "/api/users"), (&direct, &platform, "/api/tenants")]
+    {
+        assert_eq!(service.get(token, path).await.status, 200);
+        proxy.set(Wire::Cut);
+        for _ in 0..3 {
+            let found = service.get(token, path).await;
+            assert_eq!(found.problem(), (503, "database_unavailable"), "{path}");
+            assert_eq!(found.headers["retry-after"], "5");
+        }
+        let ready = async || answer(service.request(Method::GET, "/health/ready")).await.status;
+        until(async || ready().await == 503).await;
+        proxy.set(Wire::Open);
+        assert_eq!(service.get(token, path).await.status, 200, "{path}");
+        until(async || ready().await == 200).await;
+    }
+}
+
+#[tokio::test]
+async fn a_lane_without_a_free_connection_is_unavailable_for_a_moment() {
+    let db = TestDatabase::new().await;
+    let settings = [
+        ("lanes.count", "1"),
+        ("lanes.pool_size", "2"),
+        ("tiers.free.slots", "1"),
+        ("tiers.pro.slots", "1"),
+        ("tiers.enterprise.slots", "1"),
+        ("database.acquire_timeout", "100ms"),
+    ];
+    let superuser = db.superuser().await;
+    let mut tenants = Vec::new();
+    for name in ["a", "b", "c"] {
+        tenants.push(db.tenant(name).await);
+        let schema = tenants.last().unwrap().schema();
+        let move_to_0 = format!(
+            "UPDATE public.tenants SET lane = 0 WHERE subdomain = '{name}';
+             GRANT {schema} TO shared_lane_00"
+        );
+        superuser.batch_execute(&move_to_0).await.unwrap();
+    }
+    let service = Service::with(&db, &settings).await;
+    let lock =
+        |i: usize| format!("LOCK TABLE {}.users IN ACCESS EXCLUSIVE MODE", tenants[i].schema());
+    superuser.batch_execute(&format!("BEGIN; {}; {}", lock(0), lock(1))).await.unwrap();
+    let get = |i: usize| {
+        let token = service.token(tenants[i].id, Role::Owner);
+        service.request(Method::GET, "/api/users").bearer_auth(token)
+    };
+    let held = [tokio::spawn(answer(get(0))), tokio::spawn(answer(get(1)))];
+    let watcher = db.superuser().await;
+    until(async || blocked(&watcher).await == 2).await;
+    let found = answer(get(2)).await;
+    assert_eq!(found.problem(), (503, "database_unavailable"));
+    assert_eq!(found.headers["retry-after"], "5");
+    superuser.batch_execute("ROLLBACK").await.unwrap();
+    for held in held {
+        assert_eq!(held.await.unwrap().status, 200);
+    }
+    assert_eq!(answer(get(2)).await.status, 200);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
-use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 use tenantry_api::auth::{Claims, Role, Scope, issue};
 use tenantry_api::{AuthSettings, Settings, serve};
@@ -12,13 +12,14 @@ use tenantry_testing::TestDatabase;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio_postgres::Client;
 
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// A service on a free port.
 pub(crate) struct Service {
     pub(crate) base: String,
-    pub(crate) client: Client,
+    pub(crate) client: reqwest::Client,
     pub(crate) auth: AuthSettings,
     pub(crate) stop: Option<oneshot::Sender<()>>,
     pub(crate) running: JoinHandle<Result<(), tenantry_db::Error>>,
@@ -93,7 +94,7 @@ impl Service {
         };
         let installation = Installation::new(config).unwrap();
         let running = tokio::spawn(serve(listener, installation, settings, shutdown));
-        Self { base, client: Client::new(), auth, stop: Some(stop), running }
+        Self { base, client: reqwest::Client::new(), auth, stop: Some(stop), running }
     }
 
     /// A token of somebody in a tenant.
@@ -149,22 +150,26 @@ pub(crate) async fn answer(request: RequestBuilder) -> Answer {
     Answer { status, headers, body }
 }
 
+/// How many statements wait for a lock in the superuser's database.
+pub(crate) async fn blocked(superuser: &Client) -> i64 {
+    let statement = "SELECT count(*) FROM pg_stat_activity
+                     WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    superuser.query_typed_one(statement, &[]).await.unwrap().get(0)
+}
+
 /// Waits until a statement waits for a lock in the test's database.
 pub(crate) async fn until_blocked(db: &TestDatabase) {
     let superuser = db.superuser().await;
-    for _ in 0..200 {
-        let row = superuser
-            .query_typed_one(
-                "SELECT count(*) FROM pg_stat_activity
-                 WHERE datname = current_database() AND wait_event_type = 'Lock'",
-                &[],
-            )
-            .await
-            .unwrap();
-        if row.get::<_, i64>(0) > 0 {
+    until(async || blocked(&superuser).await > 0).await;
+}
+
+/// Waits for a condition, within bounds.
+pub(crate) async fn until(condition: impl AsyncFn() -> bool) {
+    for _ in 0..400 {
+        if condition().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
-    panic!("nothing was blocked within 5 s");
+    panic!("it did not come true within 10 s");
 }
