@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
+use tenantry_api::auth::{Claims, Role, Scope};
 use tenantry_db::TenantRef;
 use tenantry_db::models::tenants::Status;
 
@@ -41,12 +43,14 @@ pub(crate) enum Format {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Start PostgreSQL, a replica and PgBouncer in a directory, ready to use, until Ctrl-C
+    /// Start PostgreSQL, a replica, PgBouncer and the HTTP API in a directory, until Ctrl-C
     Up(Up),
     /// Stop what an interrupted `up` left running
     Down(DataDir),
     /// Show servers, migrations, tenants and lanes at a glance
     Status(DataDir),
+    /// Serve the HTTP API alone, on servers that run elsewhere, until Ctrl-C
+    Serve(Serve),
     /// Prepare an existing PostgreSQL server: roles, database, hardening (the only step that needs a superuser)
     Init(Init),
     /// Bring schemas to a version, and show where they are
@@ -58,6 +62,9 @@ pub(crate) enum Command {
     /// Show the lanes and what PgBouncer needs for them
     #[command(subcommand)]
     Lanes(Lanes),
+    /// Issue tokens for the HTTP API
+    #[command(subcommand)]
+    Token(Token),
     /// Check every server and say what is wrong and what to do
     Doctor,
     /// Check or show the configuration
@@ -76,6 +83,9 @@ pub(crate) struct DataDir {
 pub(crate) struct Up {
     #[command(flatten)]
     pub(crate) data_dir: DataDir,
+    /// Port of the HTTP API
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    pub(crate) http_port: u16,
     /// Port of the primary
     #[arg(long, value_name = "PORT", default_value_t = 5433)]
     pub(crate) postgres_port: u16,
@@ -100,6 +110,16 @@ pub(crate) struct Up {
     /// Answer the question of --reset
     #[arg(long, requires = "reset")]
     pub(crate) yes: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Serve {
+    /// Port of the HTTP API [default: `http.port`]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) http_port: Option<u16>,
+    /// How the log on stderr is written; `json` is one object on each line
+    #[arg(long, value_name = "FORMAT", default_value = "text", env = "TENANTRY_LOG_FORMAT")]
+    pub(crate) log_format: Format,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -197,6 +217,52 @@ pub(crate) enum Lanes {
     List,
     /// Print PgBouncer's `auth_file`: the passwords of all lanes in use
     Userlist,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Print a token, signed with `auth.secret`
+    Issue(TokenIssue),
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(group = clap::ArgGroup::new("whose").required(true).args(["tenant", "platform"]))]
+pub(crate) struct TokenIssue {
+    /// For somebody in this tenant (id or subdomain)
+    #[arg(long, value_name = "T")]
+    pub(crate) tenant: Option<TenantRef>,
+    /// What they are in that tenant: owner, admin, member or viewer (who only reads)
+    #[arg(long, value_name = "ROLE", default_value = "owner", conflicts_with = "platform")]
+    pub(crate) role: Role,
+    /// For the platform's own people and services
+    #[arg(long)]
+    pub(crate) platform: bool,
+    /// A right on the platform, for instance `tenants:read`; may be repeated [default: all]
+    #[arg(
+        long,
+        value_name = "S",
+        conflicts_with = "tenant",
+        value_delimiter = ' ',
+        action = clap::ArgAction::Append
+    )]
+    pub(crate) scope: Vec<Scope>,
+    /// Whom the token names, also in the audit log [default: `cli:` and the account's name]
+    #[arg(long, value_name = "NAME", value_parser = subject)]
+    pub(crate) sub: Option<String>,
+    /// How long it is good for
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = ttl)]
+    pub(crate) ttl: SignedDuration,
+}
+
+fn subject(text: &str) -> Result<String, String> {
+    let good = Claims::is_subject(text);
+    good.then(|| text.to_owned()).ok_or_else(|| Claims::SUBJECT_RULE.to_owned())
+}
+
+fn ttl(text: &str) -> Result<SignedDuration, String> {
+    const MAX: SignedDuration = SignedDuration::from_hours(24 * 366);
+    let ttl = text.parse().ok().filter(|ttl| (SignedDuration::from_secs(1)..=MAX).contains(ttl));
+    ttl.ok_or_else(|| "a duration from 1s to a year is expected, such as 30min or 1h".to_owned())
 }
 
 #[derive(Debug, Subcommand)]

@@ -22,6 +22,11 @@ pub(crate) const IN_DATA_DIR: &str = "tenantry.toml";
 
 /// Reads the configuration of servers that are to be connected to: defaults, file, environment.
 pub(crate) fn load(common: &Common) -> anyhow::Result<Config> {
+    Ok(Config::from_layers(installation_layers(common)?)?)
+}
+
+/// As [`load`], for flags to be laid over.
+pub(crate) fn installation_layers(common: &Common) -> anyhow::Result<Layers> {
     let named = ["DATABASE_DIRECT_URL", "TENANTRY_DATABASE__DIRECT_URL"];
     if file(common)?.is_none() && named.iter().all(|name| std::env::var_os(name).is_none()) {
         return Err(Failure::new(
@@ -38,7 +43,7 @@ pub(crate) fn load(common: &Common) -> anyhow::Result<Config> {
     for overridden in layers.overridden() {
         say(&format!("note: {overridden}"));
     }
-    Ok(Config::from_layers(layers)?)
+    Ok(layers)
 }
 
 /// The layers below the flags.
@@ -47,9 +52,26 @@ pub(crate) fn layers(common: &Common) -> anyhow::Result<Layers> {
     if let Some(file) = file(common)? {
         layers = layers.file(&file)?;
     }
-    let variables = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    Ok(layers.environment(variables))
+    Ok(layers.environment(variables()?))
+}
+
+/// The environment. A variable of ours that is not text is a mistake to be told of; others are not
+/// ours to judge.
+fn variables() -> anyhow::Result<Vec<(String, String)>> {
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => variables.push((name, value)),
+            (Ok(name), Err(_))
+                if ["TENANTRY_", "DATABASE_"].iter().any(|p| name.starts_with(p)) =>
+            {
+                let message = format!("the environment variable {name} is not valid UTF-8");
+                return Err(Failure::new(Exit::Usage, message, "unset it or set it anew").into());
+            }
+            _ => {}
+        }
+    }
+    Ok(variables)
 }
 
 /// The file that is read, if there is one.
@@ -68,6 +90,7 @@ pub(crate) fn file(common: &Common) -> anyhow::Result<Option<PathBuf>> {
 
 /// What `up` decides of the configuration; everything else in the file stays as the user wrote it.
 pub(crate) struct Decided {
+    pub(crate) http_port: u16,
     pub(crate) postgres_port: u16,
     pub(crate) replica_port: Option<u16>,
     pub(crate) pgbouncer_port: u16,
@@ -96,57 +119,63 @@ pub(crate) fn write(path: &Path, decided: &Decided) -> anyhow::Result<()> {
             format!("`tenantry config check --config {shown}` shows the line"),
         )
     })?;
-    let former_admin = text(&document, "database", "direct_url").and_then(|url| password_of(&url));
-    let admin_password = former_admin.map_or_else(random, Ok)?;
-    let secret =
-        text(&document, "lanes", "secret").filter(|s| !s.is_empty()).map_or_else(random, Ok)?;
-    let Decided { postgres_port, replica_port, pgbouncer_port, database, .. } = decided;
-    let prefix = text(&document, "roles", "prefix").unwrap_or_else(|| "tenantry".to_owned());
-
-    set(
-        &mut document,
-        "database",
-        "url",
-        value(format!("postgresql://127.0.0.1:{pgbouncer_port}/{database}")),
-    );
-    set(
-        &mut document,
-        "database",
-        "direct_url",
-        value(format!(
-            "postgresql://{prefix}_admin:{admin_password}@127.0.0.1:{postgres_port}/{database}"
-        )),
-    );
-    let replicas: toml_edit::Array = replica_port
-        .map(|_| {
-            format!(
-                "postgresql://127.0.0.1:{pgbouncer_port}/{database}{}",
-                tenantry_stack::REPLICA_SUFFIX
-            )
-        })
-        .into_iter()
-        .collect();
-    set(&mut document, "database", "replica_urls", value(replicas));
-    set(&mut document, "lanes", "secret", value(secret));
-    if let Some(lanes) = decided.lanes {
-        set(&mut document, "lanes", "count", value(i64::from(lanes)));
-        let default_pool_size = i64::from(Config::from_layers(Layers::defaults())?.lanes.pool_size);
-        let number = |key: &str, default: i64| {
-            document
-                .get("lanes")
-                .and_then(|l| l.get(key))
-                .and_then(Item::as_integer)
-                .unwrap_or(default)
-        };
-        // The budget follows the lanes: these servers are ours alone.
-        let needed = i64::from(lanes) * number("pool_size", default_pool_size);
-        if needed > number("server_connections", 0) {
-            set(&mut document, "lanes", "server_connections", value(needed));
-        }
+    if let Some(section) = no_section(&document) {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("in `{shown}`, `{section}` is a value, but a section is expected"),
+            format!("write `[{section}]` and its settings below it"),
+        )
+        .into());
     }
+    decide(&mut document, decided)?;
     let header = if former.is_empty() { HEADER } else { "" };
     write_private(path, &format!("{header}{document}"))
         .with_context(|| format!("can't write `{shown}`"))
+}
+
+/// A name of the sections written here that stands for something else in the file.
+fn no_section(document: &DocumentMut) -> Option<&'static str> {
+    let other = |name: &&str| document.get(name).is_some_and(|item| !item.is_table_like());
+    ["database", "lanes", "roles", "http", "auth"].into_iter().find(other)
+}
+
+/// Puts what `up` decides into the file's text.
+fn decide(document: &mut DocumentMut, decided: &Decided) -> anyhow::Result<()> {
+    let former_admin = text(document, "database", "direct_url").and_then(|url| password_of(&url));
+    let admin_password = former_admin.map_or_else(random, Ok)?;
+    let Decided { http_port, postgres_port, replica_port, pgbouncer_port, database, .. } = decided;
+    let prefix = text(document, "roles", "prefix").unwrap_or_else(|| "tenantry".to_owned());
+    let pooler = format!("postgresql://127.0.0.1:{pgbouncer_port}/{database}");
+    let admin = format!(
+        "postgresql://{prefix}_admin:{admin_password}@127.0.0.1:{postgres_port}/{database}"
+    );
+    let replicas: toml_edit::Array = replica_port
+        .map(|_| format!("{pooler}{}", tenantry_stack::REPLICA_SUFFIX))
+        .into_iter()
+        .collect();
+
+    set(document, "database", "url", value(pooler));
+    set(document, "database", "direct_url", value(admin));
+    set(document, "database", "replica_urls", value(replicas));
+    set(document, "http", "port", value(i64::from(*http_port)));
+    for section in ["lanes", "auth"] {
+        let former = text(document, section, "secret").filter(|secret| !secret.is_empty());
+        let secret = former.map_or_else(random, Ok)?;
+        set(document, section, "secret", value(secret));
+    }
+    decided.lanes.map_or(Ok(()), |lanes| decide_lanes(document, lanes))
+}
+
+/// The budget follows the lanes: these servers are ours alone.
+fn decide_lanes(document: &mut DocumentMut, lanes: u8) -> anyhow::Result<()> {
+    let default_pool_size = i64::from(Config::from_layers(Layers::defaults())?.lanes.pool_size);
+    set(document, "lanes", "count", value(i64::from(lanes)));
+    let number = |key: &str| document.get("lanes")?.get(key)?.as_integer();
+    let needed = i64::from(lanes) * number("pool_size").unwrap_or(default_pool_size);
+    if needed > number("server_connections").unwrap_or(0) {
+        set(document, "lanes", "server_connections", value(needed));
+    }
+    Ok(())
 }
 
 fn text(document: &DocumentMut, section: &str, key: &str) -> Option<String> {

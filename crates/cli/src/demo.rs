@@ -3,7 +3,7 @@
 use serde_json::Map;
 use tenantry_db::lifecycle::{NewTenant, create_tenant};
 use tenantry_db::models::audit::Actor;
-use tenantry_db::{Error, Installation, TenantDb};
+use tenantry_db::{Error, Installation, TenantDb, TenantId};
 
 /// Name, subdomain, tier.
 const TENANTS: [(&str, &str, &str); 2] =
@@ -25,6 +25,13 @@ pub(crate) async fn ensure(installation: &Installation, actor: &Actor) -> Result
         }
     }
     Ok(())
+}
+
+/// The first one's id, unless somebody took it away.
+pub(crate) async fn first(installation: &Installation) -> Result<Option<TenantId>, Error> {
+    let subdomain = TENANTS[0].1.parse()?;
+    let entry = installation.directory().find_by_subdomain(&subdomain).await?;
+    Ok(entry.map(|entry| entry.id))
 }
 
 /// Sample rows, all or none. `tenant_id` and the authors follow from where they are written.

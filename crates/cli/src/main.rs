@@ -6,6 +6,8 @@ mod config_file;
 mod demo;
 mod exit;
 mod output;
+mod service;
+mod signals;
 mod steps;
 
 use std::process::ExitCode;
@@ -17,7 +19,7 @@ use crate::exit::Exit;
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = args::Args::parse();
-    output::log_to_stderr(args.common.verbose);
+    output::log_to_stderr(&args);
     match commands::run(args).await {
         Ok(exit) => exit.into(),
         Err(error) => {

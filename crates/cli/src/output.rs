@@ -6,7 +6,7 @@ use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::args::Format;
+use crate::args::{Args, Command, Format, Serve};
 use crate::exit;
 
 /// Prints data: as text, or as one JSON document.
@@ -69,18 +69,19 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     std::iter::once(line(&heading)).chain(rows.iter().map(|row| line(row))).collect()
 }
 
-/// Logs go to stderr: warnings always, the rest with `-v`. `TENANTRY_LOG` takes finer filters.
-pub(crate) fn log_to_stderr(verbose: u8) {
-    let level = match verbose {
-        0 => "warn",
-        1 => "warn,tenantry=info,tenantry_db=info,tenantry_stack=info",
-        _ => "info,tenantry=debug,tenantry_db=debug,tenantry_stack=debug",
+/// Logs go to stderr: warnings always, the rest with `-v`. A service alone also tells of each
+/// request. `TENANTRY_LOG` takes finer filters.
+pub(crate) fn log_to_stderr(args: &Args) {
+    let level = match (args.common.verbose, &args.command) {
+        (0, Command::Serve(_)) => "warn,tenantry=info,tenantry_api=info",
+        (0, _) => "warn",
+        (1, _) => "warn,tenantry=info,tenantry_api=info,tenantry_db=info,tenantry_stack=info",
+        _ => "info,tenantry=debug,tenantry_api=debug,tenantry_db=debug,tenantry_stack=debug",
     };
     let filter = EnvFilter::try_from_env("TENANTRY_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match &args.command {
+        Command::Serve(Serve { log_format: Format::Json, .. }) => log.json().init(),
+        _ => log.with_ansi(io::stderr().is_terminal()).with_target(false).init(),
+    }
 }

@@ -15,6 +15,7 @@ pub(super) fn run(common: &Common, command: &Config) -> anyhow::Result<Exit> {
     let config = tenantry_db::Config::from_layers(config_file::layers(common)?)?;
     match command {
         Config::Check => {
+            tenantry_api::Settings::from_config(&config)?;
             let remarks = config.remarks();
             output::data(common.output, &json!({ "ok": true, "remarks": remarks }), |_| {
                 let notes = remarks.iter().map(|remark| format!("note: {remark}\n"));

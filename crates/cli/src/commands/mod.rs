@@ -6,8 +6,10 @@ mod down;
 mod init;
 mod lanes;
 mod migrate;
+mod serve;
 mod status;
 mod tenant;
+mod token;
 mod up;
 
 use std::path::{Path, PathBuf};
@@ -23,10 +25,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Up(up) => up::run(&common, &up).await,
         Command::Down(data_dir) => down::run(&common, &data_dir).await,
         Command::Status(data_dir) => status::run(&common, &data_dir).await,
+        Command::Serve(serve) => serve::run(&common, &serve).await,
         Command::Init(init) => init::run(&common, &init).await,
         Command::Migrate(migrate) => migrate::run(&common, &migrate).await,
         Command::Tenant(tenant) => tenant::run(&common, &tenant).await,
         Command::Lanes(lanes) => lanes::run(&common, &lanes).await,
+        Command::Token(token) => token::run(&common, &token).await,
         Command::Doctor => doctor::run(&common).await,
         Command::Config(config) => config::run(&common, &config),
     }

@@ -1,13 +1,18 @@
 //! `tenantry status`: servers, migrations, tenants and lanes at a glance.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use tenantry_api::Settings;
 use tenantry_db::migrate::{self, FleetStatus, Migrations};
 use tenantry_db::models::tenants;
 use tenantry_db::{Error, ReaderDb};
 use tenantry_stack::ServerState;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use super::migrate::fleet_text;
 use crate::args::{Common, DataDir};
@@ -18,10 +23,18 @@ use crate::{config_file, output};
 struct Glance {
     /// Absent where no data directory is: the servers are somebody else's then.
     servers: Option<Vec<Server>>,
+    /// Absent where no configuration says where it would be.
+    api: Option<Api>,
     /// Absent where the database can't be read; `problem` says why.
     migrations: Option<FleetStatus>,
     tenants: BTreeMap<String, i64>,
     problem: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Api {
+    address: SocketAddr,
+    answers: bool,
 }
 
 #[derive(Serialize)]
@@ -36,7 +49,11 @@ struct Server {
 pub(super) async fn run(common: &Common, data_dir: &DataDir) -> anyhow::Result<Exit> {
     let directory = data_dir.path();
     let servers = if directory.exists() { Some(servers(&directory).await?) } else { None };
-    let mut glance = Glance { servers, migrations: None, tenants: BTreeMap::new(), problem: None };
+    let mut glance =
+        Glance { servers, api: None, migrations: None, tenants: BTreeMap::new(), problem: None };
+    if let Ok(address) = api_address(common) {
+        glance.api = Some(Api { address, answers: answers(address).await });
+    }
     match database(common).await {
         Ok((fleet, tenants)) => {
             glance.migrations = Some(fleet);
@@ -64,6 +81,26 @@ async fn servers(directory: &std::path::Path) -> anyhow::Result<Vec<Server>> {
         }
     };
     Ok(status.servers.iter().map(server).collect())
+}
+
+fn api_address(common: &Common) -> anyhow::Result<SocketAddr> {
+    Ok(Settings::from_config(&config_file::load(common)?)?.http.address)
+}
+
+/// Whether our service answers there: somebody else's would not say this.
+async fn answers(address: SocketAddr) -> bool {
+    const LIMIT: Duration = Duration::from_secs(2);
+    let asked = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream
+            .write_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .await?;
+        let mut answer = Vec::new();
+        stream.take(16 * 1024).read_to_end(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    let answer = tokio::time::timeout(LIMIT, asked).await;
+    answer.is_ok_and(|answer| answer.is_ok_and(|a| a.ends_with(br#"{"status":"live"}"#)))
 }
 
 async fn database(common: &Common) -> anyhow::Result<(FleetStatus, Vec<(String, i64)>)> {
@@ -94,6 +131,10 @@ fn text(glance: &Glance) -> String {
         let rows: Vec<_> = servers.iter().map(row).collect();
         text += &output::table(&["SERVER", "STATE", "ADDRESS", "PID", "SINCE"], &rows);
         text += "\n";
+    }
+    if let Some(Api { address, answers }) = &glance.api {
+        let state = if *answers { "answers" } else { "does not answer" };
+        text += &format!("API: {state} on http://{address}\n");
     }
     if let Some(fleet) = &glance.migrations {
         text += &fleet_text(fleet);

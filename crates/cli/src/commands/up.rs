@@ -1,22 +1,25 @@
 //! `tenantry up`: everything on this machine, in one directory, until Ctrl-C.
 
+mod welcome;
+
 use std::io::{IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
-use serde::Serialize;
+use tenantry_api::Settings;
 use tenantry_db::config::Layers;
 use tenantry_db::migrate::{self, Migrations};
 use tenantry_db::{AdminDb, Config, Error, Installation, init, pooler};
 use tenantry_stack::{PoolerLogin, PoolerSettings, Ports, Server, ServerExit, Stack, StackOptions};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::welcome::Welcome;
 use crate::args::{Common, Up};
 use crate::config_file::{self, Decided};
 use crate::demo;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, say};
+use crate::service::{self, Service};
+use crate::signals::StopSignal;
 use crate::steps::Step;
 
 const DATABASE: &str = "tenantry";
@@ -40,16 +43,24 @@ pub(super) async fn run(common: &Common, args: &Up) -> anyhow::Result<Exit> {
     if args.reset && !reset(args, &data_dir.path).await? {
         return Ok(Exit::Refused);
     }
-    // From here on a signal is a wish to stop, never a sudden death.
-    let mut stop = StopSignal::listen()?;
+    // From here on a signal is a wish to stop.
+    let (mut stop, mut hurry) = (StopSignal::listen()?, StopSignal::listen()?);
     let config_path = data_dir.path.join(config_file::IN_DATA_DIR);
-    let mut stack = Stack::open(options(args, &data_dir.path)).await?;
+    let mut stack = tokio::select! {
+        opened = Stack::open(options(args, &data_dir.path)) => opened?,
+        () = stop.wait() => return Ok(Exit::Done),
+    };
+    let mut service = None;
     let outcome = tokio::select! {
-        ended = serve(common, args, &mut stack, &config_path) => ended,
+        ended = serve(common, args, &mut stack, &config_path, &mut service) => ended,
         () = stop.wait() => Ok(()),
     };
+    let finished = tokio::select! {
+        finished = stop_service(service) => finished,
+        () = async { hurry.wait().await; hurry.wait().await } => Ok(()),
+    };
     let stopped = stop_servers(&mut stack).await;
-    outcome.and(stopped).map(|()| Exit::Done)
+    outcome.and(finished).and(stopped).map(|()| Exit::Done)
 }
 
 /// Starts everything and keeps it running. Ends with an error only.
@@ -58,14 +69,21 @@ async fn serve(
     args: &Up,
     stack: &mut Stack,
     config_path: &Path,
+    service: &mut Option<Service>,
 ) -> anyhow::Result<()> {
-    let config = start(args, stack, config_path).await?;
-    output::data(common.output, &Started::new(args, stack, config_path), |started| {
-        summary(args, started)
-    })?;
+    let config = configure(args, stack, config_path)?;
+    let settings = Settings::from_config(&config)?;
+    let listener = service::listen(settings.http.address).await?;
+    let installation = start(args, stack, &config).await?;
+    let welcome = Welcome::new(args, stack, config_path, &installation, &settings).await?;
+    let service = service.insert(Service::start(listener, installation, settings));
+    output::data(common.output, &welcome, Welcome::text)?;
     let mut restarts = Vec::new();
     loop {
-        let exit = stack.wait_for_exit().await;
+        let exit = tokio::select! {
+            exit = stack.wait_for_exit() => exit,
+            error = service.ended() => return Err(error),
+        };
         let now = Instant::now();
         restarts.retain(|at: &Instant| now.duration_since(*at) < RESTARTS_WITHIN);
         if restarts.len() == MAX_RESTARTS {
@@ -74,6 +92,14 @@ async fn serve(
         }
         restarts.push(now);
         restart(stack, &config, exit).await?;
+    }
+}
+
+/// Requests under way are finished before their database goes.
+async fn stop_service(service: Option<Service>) -> anyhow::Result<()> {
+    match service {
+        Some(service) => service.stop().await,
+        None => Ok(()),
     }
 }
 
@@ -100,29 +126,6 @@ async fn stop_servers(stack: &mut Stack) -> anyhow::Result<()> {
     stack.stop().await?;
     step.end("servers stopped");
     Ok(())
-}
-
-/// Ctrl-C or SIGTERM.
-struct StopSignal {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl StopSignal {
-    fn listen() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("can't listen for signals");
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-        })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }
 
 /// Deletes the directory's content, if somebody said yes.
@@ -171,17 +174,16 @@ fn options(args: &Up, data_dir: &Path) -> StackOptions {
 }
 
 /// From nothing to servers that tenants can be created on. What is there already is used.
-async fn start(args: &Up, stack: &mut Stack, config_path: &Path) -> anyhow::Result<Config> {
+async fn start(args: &Up, stack: &mut Stack, config: &Config) -> anyhow::Result<Installation> {
     let ports = stack.ports();
     let step = Step::begin("starting the primary");
     stack.start_primary().await?;
     step.end(&format!("primary on 127.0.0.1:{}", ports.postgres));
 
     let step = Step::begin("preparing roles and database");
-    let config = configure(args, stack, config_path)?;
-    init::init(&config).await?;
+    init::init(config).await?;
     let migrations = Migrations::load(&config.migrations).map_err(Error::from)?;
-    migrate::migrate_public(&AdminDb::new(&config)?, &migrations.public, None, |_| {}).await?;
+    migrate::migrate_public(&AdminDb::new(config)?, &migrations.public, None, |_| {}).await?;
     step.end(&format!(
         "database `{DATABASE}` with the public schema at version {}",
         migrations.public.head()
@@ -193,17 +195,18 @@ async fn start(args: &Up, stack: &mut Stack, config_path: &Path) -> anyhow::Resu
         step.end(&format!("replica on 127.0.0.1:{}", ports.replica));
     }
     let step = Step::begin("starting PgBouncer");
-    stack.start_pooler(&pooler_settings(&config)?).await?;
+    stack.start_pooler(&pooler_settings(config)?).await?;
     step.end(&format!(
         "PgBouncer on 127.0.0.1:{} with {} lanes",
         ports.pgbouncer, config.lanes.count
     ));
+    let installation = Installation::new(config.clone())?;
     if !args.no_demo {
         let step = Step::begin("creating the demo tenants");
-        demo::ensure(&Installation::new(config.clone())?, &super::actor()).await?;
+        demo::ensure(&installation, &super::actor()).await?;
         step.end("demo tenants `acme` and `globex`");
     }
-    Ok(config)
+    Ok(installation)
 }
 
 /// Writes the configuration file and reads it back, with nothing from the environment: what is
@@ -213,6 +216,7 @@ fn configure(args: &Up, stack: &Stack, config_path: &Path) -> anyhow::Result<Con
     config_file::write(
         config_path,
         &Decided {
+            http_port: args.http_port,
             postgres_port: ports.postgres,
             replica_port: (!args.no_replica).then_some(ports.replica),
             pgbouncer_port: ports.pgbouncer,
@@ -250,76 +254,4 @@ fn pooler_settings(config: &Config) -> anyhow::Result<PoolerSettings> {
         max_server_connections: config.lanes.server_connections,
         ..PoolerSettings::default()
     })
-}
-
-/// Where everything is, once it is up.
-#[derive(Serialize)]
-struct Started {
-    primary: String,
-    replica: Option<String>,
-    pgbouncer: String,
-    data_dir: PathBuf,
-    config: PathBuf,
-}
-
-impl Started {
-    fn new(args: &Up, stack: &Stack, config_path: &Path) -> Self {
-        let ports = stack.ports();
-        let address = |port: u16| format!("127.0.0.1:{port}");
-        Self {
-            primary: address(ports.postgres),
-            replica: (!args.no_replica).then(|| address(ports.replica)),
-            pgbouncer: address(ports.pgbouncer),
-            data_dir: args.data_dir.path(),
-            config: config_path.to_owned(),
-        }
-    }
-}
-
-fn summary(args: &Up, started: &Started) -> String {
-    let program = program();
-    // Other commands find the file by themselves in the default place only.
-    let config = match &args.data_dir.data_dir {
-        None => String::new(),
-        Some(_) => format!(" --config {}", started.config.display()),
-    };
-    let replica = started
-        .replica
-        .as_ref()
-        .map_or_else(String::new, |address| format!("  replica    {address}\n"));
-    format!(
-        "
-Tenantry is up; Ctrl-C stops it.
-
-  primary    {}
-{replica}  PgBouncer  {}
-  directory  {}
-
-In another terminal:
-
-  {program} tenant create --name 'Initech' --subdomain initech{config}
-  {program} tenant list{config}
-  {program} doctor{config}
-",
-        started.primary,
-        started.pgbouncer,
-        started.data_dir.display(),
-    )
-}
-
-/// How this program is called from here: by its name where `PATH` leads to it, else by its path.
-fn program() -> String {
-    const NAME: &str = "tenantry";
-    let Ok(own) = std::env::current_exe() else { return NAME.to_owned() };
-    let on_path = std::env::var_os("PATH").and_then(|path| {
-        std::env::split_paths(&path).map(|dir| dir.join(NAME)).find(|file| file.is_file())
-    });
-    if on_path.and_then(|found| found.canonicalize().ok()).as_ref() == Some(&own) {
-        return NAME.to_owned();
-    }
-    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    match own.strip_prefix(&here) {
-        Ok(below) => format!("./{}", below.display()),
-        Err(_) => own.display().to_string(),
-    }
 }

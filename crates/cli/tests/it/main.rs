@@ -6,4 +6,5 @@ mod exit_codes;
 mod kill;
 mod program;
 mod reference;
+mod token;
 mod up;

@@ -12,12 +12,14 @@ use crate::program::{Ended, ended, run, tenantry};
 
 struct Up {
     child: Child,
-    ports: [String; 3],
+    ports: [String; 4],
+    /// The requests that it printed.
+    curl: Vec<String>,
 }
 
 impl Up {
-    fn flags(ports: &[String; 3]) -> Vec<String> {
-        let names = ["--postgres-port", "--replica-port", "--pgbouncer-port"];
+    fn flags(ports: &[String; 4]) -> Vec<String> {
+        let names = ["--postgres-port", "--replica-port", "--pgbouncer-port", "--http-port"];
         names
             .iter()
             .zip(ports)
@@ -25,26 +27,27 @@ impl Up {
             .collect()
     }
 
-    fn spawn(dir: &Path, ports: [String; 3], more: &[&str]) -> Self {
+    fn spawn(dir: &Path, ports: [String; 4], more: &[&str]) -> Self {
         let mut command = tenantry(dir);
         let command = command.arg("up").args(Self::flags(&ports)).arg("--no-demo").args(more);
-        Self { child: piped(command), ports }
+        Self { child: piped(command), ports, curl: Vec::new() }
     }
 
     /// Starts it, and returns when it says that it is up.
-    fn start(dir: &Path, ports: [String; 3], more: &[&str]) -> Self {
+    fn start(dir: &Path, ports: [String; 4], more: &[&str]) -> Self {
         Self::spawn(dir, ports, more).announced()
     }
 
     fn announced(mut self) -> Self {
         let up = &mut self;
-        let mut lines = BufReader::new(up.child.stdout.take().unwrap()).lines();
-        let came_up =
-            lines.by_ref().map_while(Result::ok).any(|line| line.contains("Tenantry is up"));
-        if !came_up {
-            panic!("it did not come up: {}", self.wait().stderr);
+        let lines = BufReader::new(up.child.stdout.take().unwrap()).lines();
+        for line in lines.map_while(Result::ok) {
+            up.curl.extend(line.starts_with("curl ").then_some(line));
+            if up.curl.len() == 3 {
+                return self;
+            }
         }
-        self
+        panic!("it did not come up: {}", self.wait().stderr);
     }
 
     fn signal(&self, signal: Signal) {
@@ -63,7 +66,7 @@ fn piped(command: &mut std::process::Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn free_ports() -> [String; 3] {
+fn free_ports() -> [String; 4] {
     std::array::from_fn(|_| free_port().unwrap().to_string())
 }
 
@@ -135,7 +138,7 @@ fn the_demo_tenants_are_there_once_and_have_rows() {
         let ports = free_ports();
         let mut command = tenantry(dir.path());
         let command = command.arg("up").args(Up::flags(&ports)).arg("--no-replica");
-        Up { child: piped(command), ports }.announced()
+        Up { child: piped(command), ports, curl: Vec::new() }.announced()
     };
     for _ in 0..2 {
         let up = start();
@@ -146,6 +149,67 @@ fn the_demo_tenants_are_there_once_and_have_rows() {
         up.signal(Signal::INT);
         assert_eq!(up.wait().code, 0);
     }
+}
+
+#[test]
+fn the_printed_requests_work_as_they_stand() {
+    let dir = temp_dir().unwrap();
+    let place = dir.path().join("a place's $data");
+    let shell = |line: &str| {
+        let mut command = std::process::Command::new("sh");
+        ended(command.arg("-c").arg(line).current_dir(dir.path()).output().unwrap())
+    };
+    let data_dir = ["--no-replica", "--data-dir", place.to_str().unwrap()];
+    for more in [&["--no-replica"][..], &data_dir] {
+        let up = Up::start(dir.path(), free_ports(), more);
+        let answers: Vec<Value> = up.curl.iter().map(|line| shell(line).json()).collect();
+        assert_eq!(answers[0]["subdomain"], "initech", "{answers:?}");
+        assert_eq!(answers[1]["title"], "Hello", "{answers:?}");
+        assert_eq!(answers[2]["data"][0]["id"], answers[1]["id"], "{answers:?}");
+        up.signal(Signal::INT);
+        assert_eq!(up.wait().code, 0);
+    }
+}
+
+#[test]
+fn the_service_is_seen_and_its_port_may_be_taken() {
+    let dir = temp_dir().unwrap();
+    let up = Up::start(dir.path(), free_ports(), &["--no-replica"]);
+    let status =
+        || ended(tenantry(dir.path()).args(["status", "--output", "json"]).output().unwrap());
+    let seen = status().json()["api"].clone();
+    assert_eq!(seen["address"], format!("127.0.0.1:{}", up.ports[3]));
+    assert_eq!(seen["answers"], true);
+    // Another one on the same servers.
+    let port = free_port().unwrap().to_string();
+    let mut alone = tenantry(dir.path());
+    let mut alone = piped(alone.args(["serve", "--log-format", "json", "--http-port", &port]));
+    let mut log = BufReader::new(alone.stderr.take().unwrap()).lines();
+    assert!(log.next().unwrap().unwrap().starts_with("serving on"));
+    let busy = run(dir.path(), &["serve", "--http-port", &port]);
+    assert_eq!(busy.code, 1, "{}", busy.stderr);
+    assert!(busy.stderr.contains("--http-port"), "{}", busy.stderr);
+    kill_process(Pid::from_child(&alone), Signal::TERM).unwrap();
+    assert_eq!(alone.wait().unwrap().code(), Some(0));
+    let stopping: Value = serde_json::from_str(&log.next().unwrap().unwrap()).unwrap();
+    assert_eq!(stopping["level"], "INFO");
+    up.signal(Signal::INT);
+    assert_eq!(up.wait().code, 0);
+    assert_eq!(status().json()["api"]["answers"], false);
+}
+
+#[test]
+fn a_value_in_a_sections_place_is_told_of() {
+    let dir = temp_dir().unwrap();
+    let up = Up::start(dir.path(), free_ports(), &["--no-replica"]);
+    up.signal(Signal::INT);
+    assert_eq!(up.wait().code, 0);
+    let file = dir.path().join(".tenantry/tenantry.toml");
+    std::fs::write(&file, "lanes = 5\n").unwrap();
+    let refused = Up::spawn(dir.path(), free_ports(), &["--no-replica"]).wait();
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(refused.stderr.contains("`lanes` is a value"), "{}", refused.stderr);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "lanes = 5\n", "it is left as it was");
 }
 
 #[test]

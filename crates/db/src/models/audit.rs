@@ -19,6 +19,12 @@ impl Actor {
     }
 }
 
+impl std::fmt::Display for Actor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// What was done.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Action {

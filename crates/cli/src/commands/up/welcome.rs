@@ -1,0 +1,178 @@
+//! What `up` says once everything runs: where it is, and three requests to begin with.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use tenantry_api::Settings;
+use tenantry_api::auth::{Claims, Role, Scope, issue};
+use tenantry_db::Installation;
+use tenantry_stack::Stack;
+
+use crate::args::Up;
+use crate::demo;
+
+/// The tokens are for a day of work; `tenantry token issue` makes others.
+const TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// Where everything is, and how to begin.
+#[derive(Serialize)]
+pub(crate) struct Welcome {
+    api: String,
+    primary: String,
+    replica: Option<String>,
+    pgbouncer: String,
+    data_dir: PathBuf,
+    config: PathBuf,
+    platform_token: String,
+    /// Of the first demo tenant's owner; none without demo tenants.
+    tenant_token: Option<String>,
+    curl: [String; 3],
+    #[serde(skip)]
+    program: String,
+}
+
+impl Welcome {
+    pub(crate) async fn new(
+        args: &Up,
+        stack: &Stack,
+        config_path: &Path,
+        installation: &Installation,
+        settings: &Settings,
+    ) -> anyhow::Result<Self> {
+        let ports = stack.ports();
+        let address = |port: u16| format!("127.0.0.1:{port}");
+        // Other commands find the file by themselves in the default place only.
+        let program = match &args.data_dir.data_dir {
+            None => program(),
+            Some(_) => format!("{} --config {}", program(), quoted(config_path)),
+        };
+        let api = format!("http://{}", settings.http.address);
+        let platform =
+            claims("operator:up", |claims| claims.scope = Scope::ALL.into_iter().collect());
+        let tenant = match args.no_demo {
+            true => None,
+            false => demo::first(installation).await?,
+        };
+        let tenant_token = tenant
+            .map(|tenant| {
+                let owner = claims("user:up", |claims| {
+                    claims.tenant_id = Some(tenant);
+                    claims.role = Some(Role::Owner);
+                });
+                issue(&settings.auth, &owner, TOKEN_TTL)
+            })
+            .transpose()?;
+        Ok(Self {
+            primary: address(ports.postgres),
+            replica: (!args.no_replica).then(|| address(ports.replica)),
+            pgbouncer: address(ports.pgbouncer),
+            data_dir: args.data_dir.path(),
+            config: config_path.to_owned(),
+            platform_token: issue(&settings.auth, &platform, TOKEN_TTL)?,
+            tenant_token,
+            curl: curl(&api, &program),
+            api,
+            program,
+        })
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let Self { api, primary, pgbouncer, platform_token, program, curl, .. } = self;
+        let replica = self
+            .replica
+            .as_ref()
+            .map_or_else(String::new, |address| format!("  replica    {address}\n"));
+        let tenant_token = self
+            .tenant_token
+            .as_ref()
+            .map_or_else(String::new, |token| format!("  acme       {token}\n"));
+        let [sign_up, write, read] = curl;
+        format!(
+            "
+Tenantry is up; Ctrl-C stops it.
+
+  API        {api}
+  primary    {primary}
+{replica}  PgBouncer  {pgbouncer}
+  directory  {directory}
+
+Tokens, good for a day (`{program} token issue` makes others):
+
+  platform   {platform_token}
+{tenant_token}
+In another terminal, in the same directory: sign up a tenant, write with its token, read it back.
+
+{sign_up}
+{write}
+{read}
+",
+            directory = self.data_dir.display(),
+        )
+    }
+}
+
+/// Three lines to be pasted as they stand: sign up, write, read.
+fn curl(api: &str, program: &str) -> [String; 3] {
+    let bearer =
+        |whose: &str| format!("-H \"Authorization: Bearer $({program} token issue {whose})\"");
+    let json = "-H 'Content-Type: application/json' -d";
+    let (platform, tenant) = (bearer("--platform"), bearer("--tenant initech"));
+    [
+        format!(
+            "curl -sS -w '\\n' {api}/api/tenants {platform} {json} \
+             '{{\"name\": \"Initech\", \"subdomain\": \"initech\"}}'"
+        ),
+        format!("curl -sS -w '\\n' {api}/api/content {tenant} {json} '{{\"title\": \"Hello\"}}'"),
+        format!("curl -sS -w '\\n' {api}/api/content {tenant}"),
+    ]
+}
+
+fn claims(sub: &str, fill: impl FnOnce(&mut Claims)) -> Claims {
+    let mut claims = Claims {
+        sub: sub.to_owned(),
+        tenant_id: None,
+        role: None,
+        scope: [].into_iter().collect(),
+    };
+    fill(&mut claims);
+    claims
+}
+
+/// For a shell, inside double quotes' `$(…)` too.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+/// How this program is called from here: by its name where `PATH` leads to it, else by its path.
+fn program() -> String {
+    const NAME: &str = "tenantry";
+    let Ok(own) = std::env::current_exe() else { return NAME.to_owned() };
+    let on_path = std::env::var_os("PATH").and_then(|path| {
+        std::env::split_paths(&path).map(|dir| dir.join(NAME)).find(|file| file.is_file())
+    });
+    if on_path.and_then(|found| found.canonicalize().ok()).as_ref() == Some(&own) {
+        return NAME.to_owned();
+    }
+    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    match own.strip_prefix(&here) {
+        Ok(below) => format!("./{}", quoted(below)),
+        Err(_) => quoted(&own),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_safe_to_paste() {
+        for (path, expected) in
+            [("/a/b-c.toml", "/a/b-c.toml"), ("/a b/$c", "'/a b/$c'"), ("it's", r"'it'\''s'")]
+        {
+            assert_eq!(quoted(Path::new(path)), expected);
+        }
+    }
+}
