@@ -113,8 +113,17 @@ impl Layout {
         if self.is_ours()? {
             return Ok(());
         }
-        fs::create_dir_all(&self.root).map_err(Error::io("create", &self.root))?;
+        self.create_root()?;
         files::write_private(&self.root.join(MARK), &format!("{VERSION}\n"), None)
+    }
+
+    /// The servers' user must get through to it, whatever the umask of whoever starts them.
+    fn create_root(&self) -> Result<()> {
+        if !self.user.is_other {
+            return fs::create_dir_all(&self.root).map_err(Error::io("create", &self.root));
+        }
+        let missing: Vec<_> = self.root.ancestors().take_while(|dir| !dir.exists()).collect();
+        missing.into_iter().rev().try_for_each(|dir| files::ensure_directory(dir, PASSABLE, None))
     }
 
     /// Makes what is missing inside, and checks that the clusters belong to the servers' user.
@@ -217,6 +226,20 @@ mod tests {
         assert!(layout.is_ours().unwrap());
         fs::write(layout.root().join("tenantry.toml"), "").unwrap();
         layout.claim().unwrap();
+    }
+
+    #[test]
+    fn the_servers_user_gets_through_to_a_new_directory() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let stranger =
+            ServerUser { name: "x".to_owned(), uid: 4_000_000, gid: 4_000_000, is_other: true };
+        Layout::new(dir.path().join("a/b/c"), stranger).claim().unwrap();
+        for made in ["a", "a/b", "a/b/c"] {
+            let mode = fs::metadata(dir.path().join(made)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, PASSABLE, "{made}");
+        }
     }
 
     #[test]

@@ -111,6 +111,9 @@ impl StackOptions {
         if name == "pgbouncer" {
             return Err(invalid("database", "must not be the pooler's own name"));
         }
+        if self.data_dir.as_os_str().as_encoded_bytes().iter().any(u8::is_ascii_control) {
+            return Err(invalid("--data-dir", "must not hold a line break or control character"));
+        }
         for (setting, _) in &self.settings {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
             if setting.is_empty() || !setting.chars().all(plain) {
@@ -226,6 +229,11 @@ mod tests {
         let mut options = StackOptions::new("/d");
         change(&mut options);
         options.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_directory_with_a_line_break_is_refused() {
+        assert!(refusal(|o| o.data_dir = "/a\nb".into()).contains("line break"));
     }
 
     #[test]

@@ -61,7 +61,8 @@ pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> 
 }
 
 /// Who is a member of what beyond what `init` and provisioning give: lanes of tenant roles, tenant
-/// roles of the group, the admin of the owner and of two groups of PostgreSQL's own.
+/// roles of the group, the admin of the owner and of two groups of PostgreSQL's own. From
+/// PostgreSQL 16 on, the rolemaker is a member of each role that it makes.
 async fn memberships(
     db: &Object,
     config: &Config,
@@ -91,7 +92,7 @@ async fn memberships(
             &[
                 (&ours, Type::TEXT_ARRAY),
                 (&allowed, Type::TEXT_ARRAY),
-                (&lanes, Type::TEXT_ARRAY),
+                (&[lanes, &[roles.rolemaker()]].concat(), Type::TEXT_ARRAY),
                 (&roles.tenant_group(), Type::TEXT),
             ],
         )
@@ -138,23 +139,24 @@ async fn settings(db: &Object, config: &Config, lanes: &[String]) -> Result<Vec<
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Who is served by which lane: exactly one lane is a member of a served tenant's role, the one in
-/// its row, and that lane is in use.
+/// Who is served by which lane: a served tenant's role has one member, the lane in its row, and that
+/// lane is in use. The rolemaker does not count: it is a member of what it makes from PostgreSQL 16 on.
 pub(super) async fn check_lanes(db: &Object, config: &Config) -> Result<Check, Error> {
     let rows = db
         .query_typed(
             "SELECT format('tenant %s of lane %s is served by %s', t.id, t.lane,
-                           coalesce(string_agg(m.rolname, ', '), 'no lane'))
+                           coalesce(string_agg(m.rolname, ', ' ORDER BY m.rolname), 'no lane'))
              FROM public.tenants t
              LEFT JOIN pg_roles g ON g.rolname = 'tenant_' || replace(t.id::text, '-', '')
              LEFT JOIN pg_auth_members am ON am.roleid = g.oid
-             LEFT JOIN pg_roles m ON m.oid = am.member AND m.rolname = ANY ($1)
+             LEFT JOIN pg_roles m ON m.oid = am.member AND m.rolname <> $1
              WHERE t.status IN ('ready', 'active')
              GROUP BY t.id
-             HAVING array_agg(m.rolname::text) <> ARRAY[$2 || lpad(t.lane::text, 2, '0')] OR t.lane >= $3
+             HAVING array_remove(array_agg(m.rolname::text), NULL) <> ARRAY[$2 || lpad(t.lane::text, 2, '0')]
+                    OR t.lane >= $3
              ORDER BY t.id LIMIT 10",
             &[
-                (&LaneId::all().map(|lane| config.roles.lane(lane)).collect::<Vec<_>>(), Type::TEXT_ARRAY),
+                (&config.roles.rolemaker(), Type::TEXT),
                 (&format!("{}_lane_", config.roles), Type::TEXT),
                 (&i16::from(config.lanes.count), Type::INT2),
             ],

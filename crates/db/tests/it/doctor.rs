@@ -141,6 +141,12 @@ async fn grants_by_hand_are_found_and_named() {
             "set_config",
         ),
         Damage::new(
+            format!("GRANT {schema} TO shared_reader"),
+            format!("REVOKE {schema} FROM shared_reader"),
+            "lane members",
+            format!("shared_lane_{}, shared_reader", acme.lane),
+        ),
+        Damage::new(
             "GRANT SELECT ON public.tenants TO shared_tenant",
             "REVOKE SELECT ON public.tenants FROM shared_tenant",
             "grants",
@@ -151,6 +157,17 @@ async fn grants_by_hand_are_found_and_named() {
     }
     let left = findings(&db).await;
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// PostgreSQL 16 makes whoever creates a role its member; on 15, this does the same.
+#[tokio::test]
+async fn the_rolemaker_may_be_a_member_of_what_it_makes() {
+    let db = TestDatabase::new().await;
+    let schema = db.tenant("acme").await.schema();
+    let grant = format!("GRANT {schema} TO shared_rolemaker WITH ADMIN OPTION");
+    db.superuser().await.batch_execute(&grant).await.unwrap();
+    let found = findings(&db).await;
+    assert!(found.is_empty(), "{found:?}");
 }
 
 #[tokio::test]
