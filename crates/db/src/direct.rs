@@ -8,9 +8,10 @@ use std::time::Duration;
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
 };
-use tokio_postgres::NoTls;
 use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{Client, Connection, NoTls, Socket};
 
 use crate::config::{self, Config};
 use crate::error::{Doing, Error};
@@ -22,6 +23,7 @@ pub struct AdminDb {
     pool: DirectPool,
     pub(crate) roles: RolePrefix,
     pub(crate) limits: config::Migrations,
+    pub(crate) settle_timeout: Duration,
 }
 
 impl AdminDb {
@@ -35,7 +37,12 @@ impl AdminDb {
             &config.database,
             config.database.direct_connections,
         );
-        Ok(Self { pool, roles: config.roles.clone(), limits: config.migrations.clone() })
+        Ok(Self {
+            pool,
+            roles: config.roles.clone(),
+            limits: config.migrations.clone(),
+            settle_timeout: config.lanes.settle_timeout,
+        })
     }
 
     pub(crate) async fn connection(&self) -> Result<Object, Error> {
@@ -47,6 +54,8 @@ impl AdminDb {
 #[derive(Debug, Clone)]
 pub struct ReaderDb {
     pool: DirectPool,
+    server: tokio_postgres::Config,
+    connect_timeout: Duration,
 }
 
 impl ReaderDb {
@@ -60,11 +69,18 @@ impl ReaderDb {
         let login = config.roles.reader();
         let password = config.lanes.secret()?.password(&login);
         let server = config.database.direct_as(&login, &password)?;
-        Ok(Self { pool: DirectPool::new(server, &config.database, Self::CONNECTIONS) })
+        let connect_timeout = config.database.connect_timeout;
+        let pool = DirectPool::new(server.clone(), &config.database, Self::CONNECTIONS);
+        Ok(Self { pool, server, connect_timeout })
     }
 
     pub(crate) async fn connection(&self) -> Result<Object, Error> {
         self.pool.connection().await
+    }
+
+    /// A session of its own, with the connection that somebody must drive.
+    pub(crate) async fn session(&self) -> Result<(Client, Connection<Socket, NoTlsStream>), Error> {
+        open(&self.server, self.connect_timeout).await
     }
 }
 
@@ -106,7 +122,7 @@ impl DirectPool {
 pub(crate) async fn begin(
     connection: &mut Object,
 ) -> Result<tokio_postgres::Transaction<'_>, Error> {
-    let client: &mut tokio_postgres::Client = connection;
+    let client: &mut Client = connection;
     client.transaction().await.doing("begin a transaction")
 }
 
@@ -115,17 +131,24 @@ pub(crate) async fn begin(
 pub(crate) async fn connect_once(
     server: &tokio_postgres::Config,
     timeout: Duration,
-) -> Result<tokio_postgres::Client, Error> {
-    let mut server = server.clone();
-    let shown = server_name(&server);
-    server.application_name("tenantry").connect_timeout(timeout);
-    let (client, connection) = tokio::time::timeout(timeout, server.connect(NoTls))
-        .await
-        .map_err(|e| Error::Unavailable { server: shown.clone(), source: Box::new(e) })?
-        .map_err(|source| connect_error(shown, source))?;
+) -> Result<Client, Error> {
+    let (client, connection) = open(server, timeout).await?;
     // Ends when the client is dropped. Its errors reach the client's own calls.
     tokio::spawn(connection);
     Ok(client)
+}
+
+async fn open(
+    server: &tokio_postgres::Config,
+    timeout: Duration,
+) -> Result<(Client, Connection<Socket, NoTlsStream>), Error> {
+    let mut server = server.clone();
+    let shown = server_name(&server);
+    server.application_name("tenantry").connect_timeout(timeout);
+    tokio::time::timeout(timeout, server.connect(NoTls))
+        .await
+        .map_err(|e| Error::Unavailable { server: shown.clone(), source: Box::new(e) })?
+        .map_err(|source| connect_error(shown, source))
 }
 
 fn connect_error(server: String, source: tokio_postgres::Error) -> Error {

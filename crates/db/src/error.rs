@@ -35,6 +35,24 @@ pub enum Error {
     /// A tenant with this id exists already.
     #[error("tenant `{0}` exists already")]
     TenantExists(crate::ids::TenantId),
+    /// The tenant stands elsewhere in its life than the step needs.
+    #[error("tenant `{tenant}` is {status}, so it can't be {step}")]
+    InvalidState {
+        /// The tenant.
+        tenant: crate::ids::TenantId,
+        /// Where it stands.
+        status: Status,
+        /// What was to be done with it, as in «suspended».
+        step: &'static str,
+    },
+    /// After everything was revoked that Tenantry grants, a login still reaches the tenant's role.
+    #[error("`{}` can still act as tenant `{tenant}`, by a grant that is not ours: nothing was changed", .members.join("`, `"))]
+    StillReachable {
+        /// The tenant.
+        tenant: crate::ids::TenantId,
+        /// Who still reaches it.
+        members: Vec<String>,
+    },
     /// A legal hold stands against removing the tenant.
     #[error("tenant `{0}` is under a legal hold")]
     LegalHold(crate::ids::TenantId),
@@ -89,9 +107,6 @@ pub enum Error {
         #[source]
         source: tokio_postgres::Error,
     },
-    /// A lane that a tenant belongs to is beyond `lanes.count`.
-    #[error("lane {0} is not in use: `lanes.count` is lower than it was")]
-    LaneNotInUse(crate::ids::LaneId),
     /// A statement that may not run in a tenant's transaction: a bug in the program.
     #[error("a statement that begins with `{begins_with}` may not run as a tenant")]
     ForbiddenStatement {
@@ -101,6 +116,12 @@ pub enum Error {
     /// A statement took longer than the tenant's tier allows.
     #[error("the statement took longer than its tier allows")]
     StatementTimeout(#[source] tokio_postgres::Error),
+    /// A statement yielded another number of rows than its caller can use: a bug in the program.
+    #[error("a statement yielded {found} rows")]
+    RowCount {
+        /// How many.
+        found: usize,
+    },
     /// An earlier statement of the transaction failed, so nothing of it was kept.
     #[error("an earlier statement of the transaction failed")]
     TransactionFailed,
@@ -190,9 +211,11 @@ impl Error {
             Self::TenantNotServed { .. } => ErrorKind::Refused,
             Self::StatementTimeout(_) => ErrorKind::Timeout,
             Self::Shared(error) => error.kind(),
-            Self::ForbiddenStatement { .. } | Self::TransactionFailed | Self::LaneNotInUse(_) => {
+            Self::ForbiddenStatement { .. } | Self::RowCount { .. } | Self::TransactionFailed => {
                 ErrorKind::Internal
             }
+            Self::InvalidState { .. } => ErrorKind::Conflict,
+            Self::StillReachable { .. } => ErrorKind::Refused,
             Self::Bind { source, .. } if server_is_away(source) => ErrorKind::Unavailable,
             Self::Bind { .. } => ErrorKind::Internal,
             Self::Unavailable { .. } | Self::LoginRefused { .. } => ErrorKind::Unavailable,
@@ -214,6 +237,9 @@ impl Error {
             }
             Self::Behind { .. } => "run `tenantry migrate run`",
             Self::TenantNotFound(_) => "`tenantry tenant list` shows all tenants",
+            Self::StillReachable { .. } => {
+                "find the grant (`\\drg` in psql shows memberships), revoke it as whoever made it, then try again"
+            }
             Self::Migration(error) => return error.hint(),
             Self::Shared(error) => return error.hint(),
             Self::Busy(_) => "wait for it to end, then try again",
@@ -233,6 +259,16 @@ impl Error {
         match self {
             Self::Database { source, .. } => source.as_db_error().and_then(|e| e.constraint()),
             _ => None,
+        }
+    }
+
+    /// Whether the server refused to take on the tenant's role: it was revoked, moved, or is gone.
+    pub(crate) fn is_refused_bind(&self) -> bool {
+        const REFUSED: [SqlState; 2] =
+            [SqlState::INSUFFICIENT_PRIVILEGE, SqlState::INVALID_PARAMETER_VALUE];
+        match self {
+            Self::Bind { source, .. } => source.code().is_some_and(|code| REFUSED.contains(code)),
+            _ => false,
         }
     }
 

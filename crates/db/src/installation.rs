@@ -13,10 +13,15 @@ use crate::tenant_db::TenantDb;
 /// Everything that serving tenants takes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Installation {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     config: Arc<Config>,
     admin: AdminDb,
     reader: ReaderDb,
-    migrations: Arc<Migrations>,
+    migrations: Migrations,
     directory: Directory,
     lanes: LanePools,
 }
@@ -27,37 +32,38 @@ impl Installation {
     /// # Errors
     /// [`Error::Config`] for a missing setting, [`Error::Migration`] for unusable files.
     pub fn new(config: Config) -> Result<Self, Error> {
-        let migrations = Arc::new(Migrations::load(&config.migrations)?);
+        let migrations = Migrations::load(&config.migrations)?;
         let (admin, reader, lanes) =
             (AdminDb::new(&config)?, ReaderDb::new(&config)?, LanePools::new(&config)?);
         let config = Arc::new(config);
         let directory = Directory::new(Arc::clone(&config), reader.clone());
-        Ok(Self { config, admin, reader, migrations, directory, lanes })
+        let inner = Inner { config, admin, reader, migrations, directory, lanes };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The settings.
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.inner.config
     }
 
     /// The control plane's connections.
     pub fn admin(&self) -> &AdminDb {
-        &self.admin
+        &self.inner.admin
     }
 
     /// Connections for looking.
     pub fn reader(&self) -> &ReaderDb {
-        &self.reader
+        &self.inner.reader
     }
 
     /// The migrations in effect.
     pub fn migrations(&self) -> &Migrations {
-        &self.migrations
+        &self.inner.migrations
     }
 
     /// The lookup of tenants.
     pub fn directory(&self) -> &Directory {
-        &self.directory
+        &self.inner.directory
     }
 
     /// A tenant's database.
@@ -65,6 +71,10 @@ impl Installation {
     /// # Errors
     /// [`Error::TenantNotServed`] for one that is not active.
     pub fn tenant_db(&self, tenant: Arc<TenantEntry>) -> Result<TenantDb, Error> {
-        TenantDb::new(self.lanes.clone(), tenant)
+        TenantDb::new(self.clone(), tenant)
+    }
+
+    pub(crate) fn lanes(&self) -> &LanePools {
+        &self.inner.lanes
     }
 }

@@ -17,7 +17,8 @@ use crate::direct::server_name;
 use crate::error::Error;
 use crate::ids::LaneId;
 
-/// One pool for each lane in use.
+/// One pool for each lane, also for those beyond `lanes.count`: tenants may still be there, and a pool
+/// that nobody uses opens nothing.
 #[derive(Debug, Clone)]
 pub(crate) struct LanePools {
     pools: Arc<[Pool]>,
@@ -29,7 +30,7 @@ impl LanePools {
         let secret = config.lanes.secret()?;
         let mut server = String::new();
         let mut pools = Vec::new();
-        for lane in config.lanes.in_use() {
+        for lane in LaneId::all() {
             let login = config.roles.lane(lane);
             let mut entry = config.database.pooled(&login, &secret.password(&login))?;
             server = server_name(&entry);
@@ -43,8 +44,7 @@ impl LanePools {
 
     /// Takes a connection of the lane, waiting for one as long as the configuration allows.
     pub(crate) async fn connection(&self, lane: LaneId) -> Result<LaneConnection, Error> {
-        let pool = self.pools.get(usize::from(lane.number())).ok_or(Error::LaneNotInUse(lane))?;
-        match pool.get().await {
+        match self.pools[usize::from(lane.number())].get().await {
             Ok(object) => Ok(LaneConnection { object: Some(object), state: State::Clean }),
             Err(e) => Err(self.unavailable(e)),
         }

@@ -12,13 +12,14 @@ use crate::error::{Doing, Error};
 use crate::ids::LaneId;
 use crate::secret::Secret;
 
-/// Everybody who logs in to PgBouncer: the lanes in use, and the login for its console.
+/// Everybody who logs in to PgBouncer: all lanes, so that `lanes.count` can change while everything
+/// runs, and the login for its console.
 ///
 /// # Errors
 /// [`Error::Config`] if `lanes.secret` is not set.
 pub fn logins(config: &Config) -> Result<Vec<(String, Secret)>, Error> {
     let secret = config.lanes.secret()?;
-    let names = config.lanes.in_use().map(|lane| config.roles.lane(lane));
+    let names = LaneId::all().map(|lane| config.roles.lane(lane));
     Ok(names
         .chain([config.roles.stats()])
         .map(|name| (name.clone(), secret.password(&name)))

@@ -57,6 +57,17 @@ impl TestDatabase {
         }
     }
 
+    /// Keeps other tests that ask for the same away until the client is dropped: for tests that look
+    /// at, or damage, what all databases of the server share.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub async fn alone_on_the_server(&self) -> Client {
+        let client = connect(&self.servers.superuser_url).await;
+        client.batch_execute("SELECT pg_advisory_lock(1)").await.expect("a superuser may lock");
+        client
+    }
+
     /// The superuser in this database.
     pub async fn superuser(&self) -> Client {
         self.direct("postgres", &self.superuser_password()).await

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::ids::LaneId;
+use crate::ids::{LaneId, TenantId};
 use crate::roles::RolePrefix;
 use crate::secret::{LaneSecret, Secret};
 
@@ -68,6 +68,8 @@ pub struct Lanes {
     pub pool_size: u16,
     /// Server connections of all lanes.
     pub server_connections: u16,
+    /// How long transactions under way may go on when their tenant is shut out or moves.
+    pub settle_timeout: Duration,
     pub(crate) secret: Option<LaneSecret>,
 }
 
@@ -87,8 +89,10 @@ pub struct Tier {
 /// How tenants are looked up.
 #[derive(Debug, Clone, Copy)]
 pub struct Directory {
-    /// How long an entry is believed.
+    /// How long an entry is believed while changes are announced.
     pub ttl: Duration,
+    /// How long an entry is believed while they are not.
+    pub unannounced_ttl: Duration,
     /// How many entries are kept.
     pub max_entries: u16,
 }
@@ -241,12 +245,19 @@ impl Lanes {
 
     /// The lane of a new tenant: its id spread evenly over the lanes in use, so that sign-ups need
     /// no counter to agree on.
-    pub fn for_new_tenant(&self, tenant: crate::ids::TenantId) -> LaneId {
-        let spread = tenant.as_uuid().as_u128() % u128::from(self.count);
-        u8::try_from(spread)
-            .ok()
-            .and_then(LaneId::new)
-            .expect("`count` is at most the number of lanes")
+    pub fn for_new_tenant(&self, tenant: TenantId) -> LaneId {
+        LaneId::spread(tenant, self.count)
+    }
+
+    /// The same lanes, but `count` of them.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if that breaks a rule between the settings.
+    pub fn resized(&self, count: u8, tiers: &BTreeMap<String, Tier>) -> Result<Self, Error> {
+        let lanes = Self { count, ..self.clone() };
+        let mut problems = Vec::new();
+        read::lane_rules(&mut problems, &lanes, tiers);
+        if problems.is_empty() { Ok(lanes) } else { Err(Error::Config { problems }) }
     }
 }
 

@@ -30,6 +30,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, Error> {
     };
     let directory = Directory {
         ttl: reader.duration("directory.ttl"),
+        unannounced_ttl: reader.duration("directory.unannounced_ttl"),
         max_entries: reader.integer("directory.max_entries", 1..=i64::from(u16::MAX)),
     };
     let migrations = Migrations {
@@ -87,6 +88,7 @@ fn lanes(reader: &mut Reader<'_>) -> Lanes {
         count: u8::try_from(count).unwrap_or(LaneId::COUNT),
         pool_size: reader.integer("lanes.pool_size", 1..=1000),
         server_connections: reader.integer("lanes.server_connections", 1..=10_000),
+        settle_timeout: reader.duration("lanes.settle_timeout"),
         secret,
     }
 }
@@ -109,7 +111,11 @@ fn tiers(reader: &mut Reader<'_>) -> BTreeMap<String, Tier> {
 }
 
 /// Both are measured ones: ADR 2 has the numbers.
-fn lane_rules(problems: &mut Vec<String>, lanes: &Lanes, tiers: &BTreeMap<String, Tier>) {
+pub(super) fn lane_rules(
+    problems: &mut Vec<String>,
+    lanes: &Lanes,
+    tiers: &BTreeMap<String, Tier>,
+) {
     let wanted = u32::from(lanes.count) * u32::from(lanes.pool_size);
     if wanted > u32::from(lanes.server_connections) {
         problems.push(format!(

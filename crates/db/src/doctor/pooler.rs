@@ -6,6 +6,9 @@ use crate::direct::{connect_once, server_name};
 use crate::error::{Doing, Error};
 use crate::pooler;
 
+/// A day would be too long: with 10,000 tenants a connection grows to a gigabyte.
+const MAX_LIFETIME_S: u32 = 4 * 3600;
+
 pub(super) async fn checks(config: &Config) -> Vec<Check> {
     if config.database.url.is_none() {
         return vec![Check::warning(
@@ -48,6 +51,14 @@ async fn mode(config: &Config) -> Result<Check, Error> {
                 lanes.pool_size
             ),
             "make them equal: Tenantry's own limits rely on it",
+        )
+    } else if !(1..=MAX_LIFETIME_S).contains(&setting("server_lifetime").parse().unwrap_or(0)) {
+        Check::warning(
+            "pgbouncer",
+            format!("`server_lifetime` is {} seconds", setting("server_lifetime")),
+            format!(
+                "set it to 1 to {MAX_LIFETIME_S}: a server connection keeps some 200 KB for each tenant that it served"
+            ),
         )
     } else {
         Check::ok(

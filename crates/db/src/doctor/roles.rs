@@ -139,41 +139,52 @@ async fn settings(db: &Object, config: &Config, lanes: &[String]) -> Result<Vec<
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Who is served by which lane: a served tenant's role has one member, the lane in its row, and that
-/// lane is in use. The rolemaker does not count: it is a member of what it makes from PostgreSQL 16 on.
+/// Who is served by which lane: a served tenant's role has one member, the lane in its row, and that is
+/// one of those in use. One that is shut out has none. The rolemaker does not count: it is a member of
+/// what it makes from PostgreSQL 16 on.
 pub(super) async fn check_lanes(db: &Object, config: &Config) -> Result<Check, Error> {
+    const NAME: &str = "lane members";
     let rows = db
         .query_typed(
-            "SELECT format('tenant %s of lane %s is served by %s', t.id, t.lane,
+            "SELECT format('tenant %s (%s) of lane %s is served by %s', t.id, t.status, t.lane,
                            coalesce(string_agg(m.rolname, ', ' ORDER BY m.rolname), 'no lane'))
              FROM public.tenants t
              LEFT JOIN pg_roles g ON g.rolname = 'tenant_' || replace(t.id::text, '-', '')
              LEFT JOIN pg_auth_members am ON am.roleid = g.oid
              LEFT JOIN pg_roles m ON m.oid = am.member AND m.rolname <> $1
-             WHERE t.status IN ('ready', 'active')
+             WHERE t.status <> 'purged'
              GROUP BY t.id
-             HAVING array_remove(array_agg(m.rolname::text), NULL) <> ARRAY[$2 || lpad(t.lane::text, 2, '0')]
-                    OR t.lane >= $3
+             HAVING array_remove(array_agg(m.rolname::text), NULL)
+                    <> CASE WHEN t.status IN ('ready', 'active')
+                            THEN ARRAY[$2 || lpad(t.lane::text, 2, '0')] ELSE '{}' END
              ORDER BY t.id LIMIT 10",
             &[
                 (&config.roles.rolemaker(), Type::TEXT),
                 (&format!("{}_lane_", config.roles), Type::TEXT),
-                (&i16::from(config.lanes.count), Type::INT2),
             ],
         )
         .await
         .doing("compare lanes and memberships")?;
     let wrong: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    Ok(if wrong.is_empty() {
-        Check::ok("lane members", "each tenant is served by its own lane alone, and that is in use")
-    } else {
-        Check::failed(
-            "lane members",
-            wrong.join("; "),
-            format!(
-                "`lanes.count` is {}: a lower one than before cuts tenants off; else somebody granted or revoked by hand",
-                config.lanes.count
-            ),
+    if !wrong.is_empty() {
+        let hint = "somebody granted or revoked by hand, or a resize was interrupted: `tenantry lanes \
+                    resize` finishes one, `tenantry tenant resume` and `suspend` set a tenant right";
+        return Ok(Check::failed(NAME, wrong.join("; "), hint));
+    }
+    let count = config.lanes.count;
+    let beyond = db
+        .query_typed_one(
+            "SELECT count(*) FROM public.tenants WHERE status <> 'purged' AND lane >= $1",
+            &[(&i16::from(count), Type::INT2)],
         )
+        .await
+        .doing("count tenants by lane")?;
+    Ok(match beyond.get::<_, i64>(0) {
+        0 => Check::ok(NAME, "each tenant is served by its own lane alone"),
+        n => Check::warning(
+            NAME,
+            format!("{n} tenants are on lanes beyond `lanes.count` = {count}"),
+            format!("`tenantry lanes resize {count}` moves them, while they are served"),
+        ),
     })
 }

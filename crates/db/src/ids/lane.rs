@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-use super::{InvalidName, excerpt};
+use super::{InvalidName, TenantId, excerpt};
 
 /// A lane: one of [`LaneId::COUNT`] login roles, each with a PgBouncer pool of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,6 +23,12 @@ impl LaneId {
     /// The lane's number, as `public.tenants.lane` stores it.
     pub fn number(self) -> u8 {
         self.0
+    }
+
+    /// The lane of a tenant where `count` are in use.
+    pub(crate) fn spread(tenant: TenantId, count: u8) -> Self {
+        let lane = tenant.as_uuid().as_u128() % u128::from(count.clamp(1, Self::COUNT));
+        Self(u8::try_from(lane).expect("less than the number of lanes"))
     }
 
     /// All lanes that a server has, in order.

@@ -130,7 +130,7 @@ pub async fn create_tenant(
     let tenant = tenants::insert(&tx, &row).await?;
     create_tenant_schema(&tx, admin, set, new.id, new.lane).await?;
     let details = json!({ "tier": new.tier, "schema_version": set.head() });
-    audit::record(&tx, actor, Action::TenantCreated, new.id, &details).await?;
+    audit::record(&tx, actor, Action::Created, new.id, &details).await?;
     tx.commit().await.doing("commit the new tenant")?;
     tracing::info!(tenant.id = %new.id, lane = %new.lane, "tenant created");
     Ok(tenant)

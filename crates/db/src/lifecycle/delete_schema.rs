@@ -50,7 +50,7 @@ pub async fn delete_tenant_schema(
         control = admin.roles.control_schema(),
     );
     tx.batch_execute(&statements).await.doing(format!("drop schema and role `{schema}`"))?;
-    audit::record(&tx, actor, Action::TenantSchemaDeleted, tenant, &json!({})).await?;
+    audit::record(&tx, actor, Action::SchemaDeleted, tenant, &json!({})).await?;
     tx.commit().await.doing("commit the deletion")?;
     tracing::info!(tenant.id = %tenant, "tenant schema deleted");
     Ok(())

@@ -20,6 +20,8 @@ const PUBLIC: &[(&str, &str)] = embedded!("public":
     "0001_create_public_schema.down.sql",
     "0003_seed_reference_data.up.sql",
     "0003_seed_reference_data.down.sql",
+    "0004_announce_tenant_changes.up.sql",
+    "0004_announce_tenant_changes.down.sql",
 );
 
 const TENANT: &[(&str, &str)] = embedded!("tenant":

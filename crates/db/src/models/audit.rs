@@ -25,18 +25,24 @@ impl std::fmt::Display for Actor {
     }
 }
 
-/// What was done.
+/// What was done to a tenant.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Action {
-    TenantCreated,
-    TenantSchemaDeleted,
+    Created,
+    Suspended,
+    Resumed,
+    Moved,
+    SchemaDeleted,
 }
 
 impl Action {
     fn as_str(self) -> &'static str {
         match self {
-            Self::TenantCreated => "tenant.created",
-            Self::TenantSchemaDeleted => "tenant.schema_deleted",
+            Self::Created => "tenant.created",
+            Self::Suspended => "tenant.suspended",
+            Self::Resumed => "tenant.resumed",
+            Self::Moved => "tenant.moved",
+            Self::SchemaDeleted => "tenant.schema_deleted",
         }
     }
 }

@@ -277,6 +277,80 @@ pub async fn behind(reader: &ReaderDb, version: i64) -> Result<Vec<TenantId>, Er
     Ok(rows.iter().map(|row| row.get::<_, Uuid>(0).into()).collect())
 }
 
+/// Locks a tenant's row until the transaction ends. Waits as long as its `lock_timeout` allows.
+pub(crate) async fn lock(tx: &impl GenericClient, tenant: TenantId) -> Result<Tenant, Error> {
+    let row = tx
+        .query_typed_opt(
+            concat!("SELECT ", columns!(), " FROM public.tenants WHERE id = $1 FOR UPDATE"),
+            &[(tenant.as_uuid(), Type::UUID)],
+        )
+        .await;
+    let row = match row {
+        Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            return Err(Error::Busy(format!("tenant `{tenant}`")));
+        }
+        row => row.doing("lock the tenant")?,
+    };
+    row.as_ref().map_or(Err(Error::TenantNotFound(TenantRef::Id(tenant))), Tenant::from_row)
+}
+
+/// Suspends or resumes: `suspended_at` follows the status.
+pub(crate) async fn set_suspended(
+    tx: &impl GenericClient,
+    tenant: TenantId,
+    suspended: bool,
+) -> Result<Tenant, Error> {
+    let row = tx
+        .query_typed_one(
+            concat!(
+                "UPDATE public.tenants
+                 SET status = CASE WHEN $2 THEN 'suspended' ELSE 'active' END,
+                     suspended_at = CASE WHEN $2 THEN now() END
+                 WHERE id = $1
+                 RETURNING ",
+                columns!()
+            ),
+            &[(tenant.as_uuid(), Type::UUID), (&suspended, Type::BOOL)],
+        )
+        .await
+        .doing("record the tenant's status")?;
+    Tenant::from_row(&row)
+}
+
+/// Records the tenant's lane.
+pub(crate) async fn set_lane(
+    tx: &impl GenericClient,
+    tenant: TenantId,
+    lane: LaneId,
+) -> Result<(), Error> {
+    tx.execute_typed(
+        "UPDATE public.tenants SET lane = $2 WHERE id = $1",
+        &[(tenant.as_uuid(), Type::UUID), (&i16::from(lane.number()), Type::INT2)],
+    )
+    .await
+    .doing("record the tenant's lane")?;
+    Ok(())
+}
+
+/// Every tenant with its lane, `ready` ones too, tombstones aside.
+///
+/// # Errors
+/// [`Error::Unavailable`] or [`Error::Database`].
+pub(crate) async fn lanes_of_all(
+    db: &impl GenericClient,
+) -> Result<Vec<(TenantId, LaneId)>, Error> {
+    let rows = db
+        .query_typed(
+            "SELECT id, lane FROM public.tenants WHERE status <> 'purged' ORDER BY id",
+            &[],
+        )
+        .await
+        .doing("list the tenants' lanes")?;
+    rows.iter()
+        .map(|row| Ok((row.get::<_, Uuid>(0).into(), LaneId::try_from(row.get::<_, i16>(1))?)))
+        .collect()
+}
+
 /// A row to be inserted.
 pub(crate) struct TenantInsert<'a> {
     pub(crate) id: TenantId,

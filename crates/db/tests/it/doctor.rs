@@ -11,6 +11,7 @@ async fn findings(db: &TestDatabase) -> Vec<Check> {
 #[tokio::test]
 async fn a_right_installation_has_no_findings() {
     let db = TestDatabase::new().await;
+    let _alone = db.alone_on_the_server().await;
     db.tenant("acme").await;
     let found = findings(&db).await;
     assert!(found.is_empty(), "{found:?}");
@@ -49,6 +50,7 @@ impl Damage {
 #[tokio::test]
 async fn damaged_rights_are_found_and_named() {
     let db = TestDatabase::new().await;
+    let _alone = db.alone_on_the_server().await;
     let acme = db.tenant("acme").await;
     let (schema, name) = (acme.schema(), db.name());
     let own = format!("shared_lane_{}", acme.lane);
@@ -118,6 +120,7 @@ async fn damaged_rights_are_found_and_named() {
 #[tokio::test]
 async fn grants_by_hand_are_found_and_named() {
     let db = TestDatabase::new().await;
+    let _alone = db.alone_on_the_server().await;
     let acme = db.tenant("acme").await;
     let schema = acme.schema();
     let other = format!("shared_lane_{:02}", (acme.lane.number() + 1) % 4);
@@ -163,6 +166,7 @@ async fn grants_by_hand_are_found_and_named() {
 #[tokio::test]
 async fn the_rolemaker_may_be_a_member_of_what_it_makes() {
     let db = TestDatabase::new().await;
+    let _alone = db.alone_on_the_server().await;
     let schema = db.tenant("acme").await.schema();
     let grant = format!("GRANT {schema} TO shared_rolemaker WITH ADMIN OPTION");
     db.superuser().await.batch_execute(&grant).await.unwrap();
@@ -173,6 +177,7 @@ async fn the_rolemaker_may_be_a_member_of_what_it_makes() {
 #[tokio::test]
 async fn damaged_schemas_are_found_and_named() {
     let db = TestDatabase::new().await;
+    let _alone = db.alone_on_the_server().await;
     let acme = db.tenant("acme").await;
     let schema = acme.schema();
     let stray = tenantry_db::TenantId::random().schema();
@@ -211,6 +216,7 @@ async fn damaged_schemas_are_found_and_named() {
 #[tokio::test]
 async fn unreachable_servers_are_findings_not_errors() {
     let db = TestDatabase::new().await;
+    let _alone = db.alone_on_the_server().await;
     let layers = db.servers().layers(db.name(), "shared");
     let layers = layers.flag("test", "database.connect_timeout", "1s");
     let layers =

@@ -2,14 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
+mod directory;
 mod doctor;
 mod init;
 mod leaks;
 mod migrate;
 mod models;
+mod moving;
 mod pooler;
 mod provisioning;
 mod rights;
+mod suspension;
 mod tenant_db;
 
 use tokio_postgres::Client;

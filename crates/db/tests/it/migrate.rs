@@ -40,6 +40,7 @@ async fn both_sets_are_at_head_and_a_second_run_does_nothing() {
     let expected = [
         "public 1 create_public_schema true",
         "public 3 seed_reference_data true",
+        "public 4 announce_tenant_changes true",
         "tenant 2 create_tenant_schema_tables true",
     ];
     assert_eq!(texts(&superuser, ledger).await, expected);
@@ -83,13 +84,13 @@ async fn a_table_of_a_later_migration_is_the_tenants_without_a_grant() {
     let acme = db.tenant("acme").await;
     let later = with(&[
         (
-            "tenant/0004_add_labels.up.sql",
+            "tenant/0005_add_labels.up.sql",
             "CREATE TABLE labels (id bigint GENERATED ALWAYS AS IDENTITY, n serial, tenant_id uuid NOT NULL DEFAULT this_tenant());\nCREATE FUNCTION one() RETURNS int LANGUAGE sql RETURN 1;",
         ),
-        ("tenant/0004_add_labels.down.sql", "DROP FUNCTION one(); DROP TABLE labels;"),
+        ("tenant/0005_add_labels.down.sql", "DROP FUNCTION one(); DROP TABLE labels;"),
     ]);
     let done = migrate::migrate_tenant(&db.admin, &later, acme.id, None, |_| {}).await.unwrap();
-    assert_eq!(done.iter().map(|m| m.version).collect::<Vec<_>>(), [4]);
+    assert_eq!(done.iter().map(|m| m.version).collect::<Vec<_>>(), [5]);
     let lane = db.lane_direct(acme.lane).await;
     let schema = acme.schema();
     lane.batch_execute(&format!(
@@ -114,13 +115,13 @@ async fn a_table_of_a_later_migration_is_the_tenants_without_a_grant() {
         migrate::fingerprint(&db.reader, fresh.schema()).await.unwrap(),
     );
     assert_eq!(old.difference(&new), Vec::<String>::new());
-    assert_eq!(fresh.schema_version, 4);
+    assert_eq!(fresh.schema_version, 5);
     // What an old program would do with a schema newer than itself.
     let error = migrate::migrate_tenant(&db.admin, &db.migrations, acme.id, None, |_| {})
         .await
         .unwrap_err();
     assert!(
-        matches!(error, Error::Migration(MigrationError::FileMissing { version: 4, .. })),
+        matches!(error, Error::Migration(MigrationError::FileMissing { version: 5, .. })),
         "{error}"
     );
 }
@@ -130,7 +131,7 @@ async fn a_failing_file_leaves_nothing_and_names_its_line() {
     let db = TestDatabase::new().await;
     let acme = db.tenant("acme").await;
     let broken = with(&[(
-        "tenant/0004_é_less.up.sql".replace('é', "e").as_str(),
+        "tenant/0005_é_less.up.sql".replace('é', "e").as_str(),
         "-- ünïcödé before the error\nCREATE TABLE labels ();\n\nSELECT nonsense;\n",
     )]);
     let error =
@@ -138,7 +139,7 @@ async fn a_failing_file_leaves_nothing_and_names_its_line() {
     let Error::Migration(MigrationError::Failed { file, line, sqlstate, .. }) = &error else {
         panic!("{error}")
     };
-    assert!(file.ends_with("tenant/0004_e_less.up.sql"), "{file}");
+    assert!(file.ends_with("tenant/0005_e_less.up.sql"), "{file}");
     assert_eq!((*line, sqlstate.as_str()), (Some(4), "42703"));
     let superuser = db.superuser().await;
     assert_eq!(texts(&superuser, "SELECT schema_version::text FROM public.tenants").await, ["2"]);
@@ -148,9 +149,9 @@ async fn a_failing_file_leaves_nothing_and_names_its_line() {
             .is_empty()
     );
     assert!(
-        texts(&superuser, "SELECT name FROM public.migrations WHERE version = 4").await.is_empty()
+        texts(&superuser, "SELECT name FROM public.migrations WHERE version = 5").await.is_empty()
     );
-    let mended = with(&[("tenant/0004_e_less.up.sql", "CREATE TABLE labels ();")]);
+    let mended = with(&[("tenant/0005_e_less.up.sql", "CREATE TABLE labels ();")]);
     assert_eq!(
         migrate::migrate_tenant(&db.admin, &mended, acme.id, None, |_| {}).await.unwrap().len(),
         1
@@ -209,7 +210,7 @@ async fn a_lock_that_is_held_ends_the_migration_not_the_tenants_work() {
     let admin = AdminDb::new(&Config::from_layers(layers).unwrap()).unwrap();
     let reader = db.superuser().await;
     reader.batch_execute(&format!("BEGIN; SELECT FROM {}.users", acme.schema())).await.unwrap();
-    let later = with(&[("tenant/0004_wide.up.sql", "ALTER TABLE users ADD COLUMN wide text;")]);
+    let later = with(&[("tenant/0005_wide.up.sql", "ALTER TABLE users ADD COLUMN wide text;")]);
     let error = migrate::migrate_tenant(&admin, &later, acme.id, None, |_| {}).await.unwrap_err();
     let Error::Migration(MigrationError::Failed { sqlstate, .. }) = &error else {
         panic!("{error}")
@@ -278,16 +279,16 @@ async fn status_says_who_is_behind() {
     let db = TestDatabase::new().await;
     let acme = db.tenant("acme").await;
     let later =
-        with(&[("tenant/0004_x.up.sql", "SELECT 1;"), ("public/0005_y.up.sql", "SELECT 1;")]);
+        with(&[("tenant/0005_x.up.sql", "SELECT 1;"), ("public/0006_y.up.sql", "SELECT 1;")]);
     let status = migrate::fleet_status(&db.reader, &later).await.unwrap();
-    assert_eq!((status.public.applied, status.public.head, status.public.pending.len()), (3, 5, 1));
+    assert_eq!((status.public.applied, status.public.head, status.public.pending.len()), (4, 6, 1));
     assert_eq!(
         (
             status.tenant_head,
             status.tenants_by_version[0].version,
             status.tenants_by_version[0].tenants
         ),
-        (4, 2, 1)
+        (5, 2, 1)
     );
     assert_eq!(status.behind.iter().map(|t| t.id).collect::<Vec<_>>(), [acme.id]);
     let error = db.create("x").await.map(|_| ());
@@ -303,7 +304,7 @@ async fn status_says_who_is_behind() {
     let error = tenantry_db::lifecycle::create_tenant(&db.admin, &later, &new, &db.actor())
         .await
         .unwrap_err();
-    assert!(matches!(error, Error::Behind { found: 3, needed: 5, .. }), "{error}");
+    assert!(matches!(error, Error::Behind { found: 4, needed: 6, .. }), "{error}");
 }
 
 #[tokio::test]
@@ -315,7 +316,7 @@ async fn a_tenant_whose_schema_is_gone_does_not_get_its_tables_in_public() {
         .batch_execute(&format!("ALTER SCHEMA {} RENAME TO elsewhere", acme.schema()))
         .await
         .unwrap();
-    let later = with(&[("tenant/0004_labels.up.sql", "CREATE TABLE labels ();")]);
+    let later = with(&[("tenant/0005_labels.up.sql", "CREATE TABLE labels ();")]);
     let error =
         migrate::migrate_tenant(&db.admin, &later, acme.id, None, |_| {}).await.unwrap_err();
     assert!(matches!(error, Error::SchemaMissing(_)), "{error}");

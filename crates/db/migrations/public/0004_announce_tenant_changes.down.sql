@@ -1,0 +1,2 @@
+DROP TRIGGER tenants_announce_change ON tenants;
+DROP FUNCTION tenants_announce_change();
