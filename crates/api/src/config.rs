@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tenantry_db::config::Reader;
 use tenantry_db::{Config, Error, Secret};
 
@@ -20,6 +21,10 @@ pub struct Settings {
 pub struct HttpSettings {
     /// The address to listen on.
     pub address: SocketAddr,
+    /// Below which each tenant has its subdomain, if they have any.
+    pub base_domain: Option<String>,
+    /// Whose `X-Forwarded-Host` counts.
+    pub trusted_proxies: Vec<IpNet>,
     /// The largest request body.
     pub body_limit_bytes: usize,
     /// How long one request may take.
@@ -84,6 +89,8 @@ fn http(reader: &mut Reader<'_>) -> HttpSettings {
     });
     HttpSettings {
         address: SocketAddr::new(ip, reader.integer("http.port", 0..=i64::from(u16::MAX))),
+        base_domain: base_domain(reader),
+        trusted_proxies: trusted_proxies(reader),
         body_limit_bytes: usize::from(reader.integer("http.body_limit_kib", 1..=65_535)) * KIB,
         request_timeout: reader.duration("http.request_timeout"),
         shutdown_grace: reader.duration("http.shutdown_grace"),
@@ -93,6 +100,40 @@ fn http(reader: &mut Reader<'_>) -> HttpSettings {
         header_limit_bytes: usize::from(reader.integer("http.header_limit_kib", 8..=1024)) * KIB,
         header_timeout: reader.duration("http.header_timeout"),
     }
+}
+
+fn base_domain(reader: &mut Reader<'_>) -> Option<String> {
+    const KEY: &str = "http.base_domain";
+    let text = reader.text(KEY).to_ascii_lowercase();
+    let label = |l: &str| {
+        !l.is_empty()
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+            && l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    let is_address = text.parse::<IpAddr>().is_ok();
+    if !text.is_empty() && (is_address || !text.split('.').all(label)) {
+        reader.problem(
+            KEY,
+            "takes a domain such as \"example.com\", without a port or a dot at an end",
+        );
+    }
+    (!text.is_empty()).then_some(text)
+}
+
+fn trusted_proxies(reader: &mut Reader<'_>) -> Vec<IpNet> {
+    const KEY: &str = "http.trusted_proxies";
+    let texts = reader.list(KEY);
+    let net = |text: &String| {
+        // A socket for both families sees IPv4 peers as mapped ones; here both are written as IPv4.
+        let address = text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
+        text.parse().or(address)
+    };
+    let nets: Result<Vec<IpNet>, _> = texts.iter().map(net).collect();
+    nets.unwrap_or_else(|_| {
+        reader.problem(KEY, "takes addresses and networks such as \"10.0.0.0/8\"");
+        Vec::new()
+    })
 }
 
 fn auth(reader: &mut Reader<'_>) -> AuthSettings {
@@ -139,11 +180,19 @@ mod tests {
 
     #[test]
     fn all_problems_come_at_once_and_no_secret_is_shown() {
-        let error = read(&[("http.bind", "here"), ("auth.secret", "hunter2"), ("auth.issuer", "")])
-            .unwrap_err();
+        let error = read(&[
+            ("http.bind", "here"),
+            ("http.base_domain", "a..b"),
+            ("http.trusted_proxies", "10.0.0.0/33"),
+            ("auth.secret", "hunter2"),
+            ("auth.issuer", ""),
+        ])
+        .unwrap_err();
         insta::assert_snapshot!(error, @r#"
-        the configuration is wrong in 3 places:
+        the configuration is wrong in 5 places:
           - `http.bind` takes an IP address such as "127.0.0.1" or "::" (from `test`)
+          - `http.base_domain` takes a domain such as "example.com", without a port or a dot at an end (from `test`)
+          - `http.trusted_proxies` takes a list such as ["a", "b"] (from `test`)
           - `auth.secret` needs at least 32 bytes (from `test`)
           - `auth.issuer` must not be empty (from `test`)
         "#);

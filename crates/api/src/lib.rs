@@ -23,6 +23,7 @@ use std::future::Future;
 use axum::Router;
 use tenantry_db::{Error, Installation};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 pub use config::{AuthSettings, HttpSettings, Settings};
 pub use state::ApiState;
@@ -40,9 +41,12 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let http = settings.http.clone();
     let state = ApiState::new(installation, settings)?;
-    let upkeep = tokio::spawn(state.metrics().upkeep());
+    let directory = state.installation().directory().clone();
+    // Ended when this is dropped.
+    let mut beside = JoinSet::new();
+    beside.spawn(state.metrics().upkeep());
+    beside.spawn(async move { directory.follow().await });
     server::run(listener, router(state), &http, shutdown).await;
-    upkeep.abort();
     Ok(())
 }
 

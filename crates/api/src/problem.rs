@@ -277,6 +277,9 @@ fn of_error(error: &Error) -> Problem {
             Problem::new(Code::SubdomainTaken, "another tenant has this subdomain")
         }
         Error::EmailTaken => Problem::new(Code::EmailTaken, "another user has this email address"),
+        Error::InvalidState { status, .. } => {
+            Problem::new(Code::InvalidState, format!("the tenant is {status}"))
+        }
         Error::LegalHold(_) => Problem::new(Code::LegalHold, "lift the hold first"),
         Error::Busy(_) => Problem::new(Code::InvalidState, "it is being changed by somebody else"),
         Error::TenantBusy(_) => {
@@ -306,10 +309,11 @@ fn of_error(error: &Error) -> Problem {
         Error::Config { .. }
         | Error::Name(_)
         | Error::TenantExists(_)
+        | Error::StillReachable { .. }
         | Error::SchemaMissing(_)
         | Error::Migration(_)
-        | Error::LaneNotInUse(_)
         | Error::ForbiddenStatement { .. }
+        | Error::RowCount { .. }
         | Error::TransactionFailed => internal(),
     }
 }

@@ -56,10 +56,10 @@ pub(crate) enum Command {
     /// Bring schemas to a version, and show where they are
     #[command(subcommand)]
     Migrate(Migrate),
-    /// Create and show tenants
+    /// Create, show, suspend and resume tenants
     #[command(subcommand)]
     Tenant(Tenant),
-    /// Show the lanes and what PgBouncer needs for them
+    /// Show and resize the lanes, and print what PgBouncer needs for them
     #[command(subcommand)]
     Lanes(Lanes),
     /// Issue tokens for the HTTP API
@@ -179,6 +179,22 @@ pub(crate) enum Tenant {
         #[arg(value_name = "T")]
         tenant: TenantRef,
     },
+    /// Shut a tenant out, in the database: no request reaches it from then on
+    Suspend {
+        /// Id or subdomain
+        #[arg(value_name = "T")]
+        tenant: TenantRef,
+        /// Also wait for the transactions under way on its lane, and end those that take longer than
+        /// `lanes.settle_timeout`
+        #[arg(long)]
+        now: bool,
+    },
+    /// Let a suspended tenant in again
+    Resume {
+        /// Id or subdomain
+        #[arg(value_name = "T")]
+        tenant: TenantRef,
+    },
 }
 
 #[derive(Debug, ClapArgs)]
@@ -215,7 +231,13 @@ fn status(text: &str) -> Result<Status, String> {
 pub(crate) enum Lanes {
     /// Show each lane's tenants and pool
     List,
-    /// Print PgBouncer's `auth_file`: the passwords of all lanes in use
+    /// Spread the tenants over K lanes, one after another, while they are served
+    Resize {
+        /// How many lanes, 1 to 32
+        #[arg(value_name = "K", value_parser = clap::value_parser!(u8).range(1..=32))]
+        count: u8,
+    },
+    /// Print PgBouncer's `auth_file`: the passwords of all lanes
     Userlist,
 }
 

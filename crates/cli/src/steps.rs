@@ -1,5 +1,6 @@
 //! Steps of a longer piece of work, as they happen: a spinner on a terminal, plain lines elsewhere.
 
+use std::cell::Cell;
 use std::io::{IsTerminal as _, stderr};
 use std::time::{Duration, Instant};
 
@@ -43,5 +44,43 @@ impl Step {
 impl Drop for Step {
     fn drop(&mut self) {
         self.clear();
+    }
+}
+
+/// A count that goes up: a bar on a terminal, a line now and then elsewhere.
+pub(crate) struct Progress {
+    bar: Option<ProgressBar>,
+    doing: &'static str,
+    said: Cell<Instant>,
+}
+
+impl Progress {
+    const SAY_EVERY: Duration = Duration::from_secs(5);
+
+    pub(crate) fn begin(doing: &'static str) -> Self {
+        let bar = stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}")
+                .expect("the template is right");
+            ProgressBar::new(0).with_style(style).with_message(doing)
+        });
+        Self { bar, doing, said: Cell::new(Instant::now()) }
+    }
+
+    pub(crate) fn at(&self, done: usize, all: usize) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+        } else if self.said.get().elapsed() >= Self::SAY_EVERY {
+            self.said.set(Instant::now());
+            say(&format!("{}: {done} of {all}", self.doing));
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
     }
 }

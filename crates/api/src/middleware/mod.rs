@@ -3,5 +3,6 @@
 pub(crate) mod auth;
 pub(crate) mod db;
 pub(crate) mod edge;
+pub(crate) mod host;
 
 mod request_id;

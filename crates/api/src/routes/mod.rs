@@ -11,7 +11,7 @@ mod users;
 pub(crate) mod health;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use crate::state::ApiState;
 
@@ -20,6 +20,8 @@ pub(crate) fn all() -> Router<ApiState> {
         .route("/api/tenants", get(tenants::list).post(tenants::create))
         .route("/api/tenants/{id}", get(tenants::show))
         .route("/api/tenants/{id}/schema", get(tenant_schema::show))
+        .route("/api/tenants/{id}/suspend", post(tenants::suspend))
+        .route("/api/tenants/{id}/resume", post(tenants::resume))
         .route("/api/users", get(users::list).post(users::create))
         .route("/api/users/{id}", get(users::show).patch(users::update).delete(users::delete))
         .route("/api/content", get(content::list).post(content::create))

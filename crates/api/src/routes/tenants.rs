@@ -6,12 +6,12 @@ use axum::http::{HeaderName, StatusCode, header};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use tenantry_db::lifecycle::NewTenant;
+use tenantry_db::lifecycle::{self, NewTenant};
 use tenantry_db::models::tenants::{self as rows, Status, Tenant, TenantFilter};
 use tenantry_db::{Config, Subdomain, TenantId};
 
 use super::list::{self, List};
-use crate::body::{JsonBody, Query};
+use crate::body::{JsonBody, PathId, Query};
 use crate::fields::{Fields, object, one_of, text};
 use crate::middleware::auth::{Platform, TenantsRead, TenantsWrite, VisibleTenant};
 use crate::problem::Problem;
@@ -91,6 +91,34 @@ pub(super) async fn create(
     let tenant = services::tenant::create_tenant(installation, &new, &caller.actor()).await?;
     let location = [(header::LOCATION, format!("/api/tenants/{}", tenant.id))];
     Ok((StatusCode::CREATED, location, Json(tenant.into())))
+}
+
+/// With `?now=true` it also waits for the transactions under way, and ends those that take too long.
+pub(super) async fn suspend(
+    caller: Platform<TenantsWrite>,
+    State(state): State<ApiState>,
+    PathId(id): PathId,
+    Query(mut fields): Query,
+) -> Result<Json<TenantJson>, Problem> {
+    let now =
+        fields.optional("now", one_of(&[true, false], |now| if now { "true" } else { "false" }));
+    fields.finish()?;
+    let (admin, tenant) = (state.installation().admin(), TenantId::from(id));
+    let suspended = match now {
+        Some(true) => lifecycle::suspend_tenant_now(admin, tenant, &caller.actor()).await?.0,
+        Some(false) | None => lifecycle::suspend_tenant(admin, tenant, &caller.actor()).await?,
+    };
+    Ok(Json(suspended.into()))
+}
+
+pub(super) async fn resume(
+    caller: Platform<TenantsWrite>,
+    State(state): State<ApiState>,
+    PathId(id): PathId,
+) -> Result<Json<TenantJson>, Problem> {
+    let admin = state.installation().admin();
+    let resumed = lifecycle::resume_tenant(admin, TenantId::from(id), &caller.actor()).await?;
+    Ok(Json(resumed.into()))
 }
 
 /// The library checks all of this again, but does not say which field it means.

@@ -1,13 +1,16 @@
 //! Every endpoint with every sort of credential: who gets in is a table, and a new route without a
 //! line in it does not go unnoticed.
 
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::Method;
 use serde_json::json;
 use tenantry_api::auth::{Claims, Role, Scope};
+use tenantry_db::TenantId;
+use tenantry_db::lifecycle::suspend_tenant;
 use tenantry_testing::TestDatabase;
 use uuid::Uuid;
 
-use crate::service::{Service, answer};
+use crate::service::{SECRET, Service, answer};
 
 /// What a caller is refused with; none where it gets in (and may then be told that the id is
 /// unknown or the body wrong).
@@ -15,19 +18,35 @@ type Refusal = Option<(u16, &'static str)>;
 
 const IN: Refusal = None;
 const MISSING: Refusal = Some((401, "missing_token"));
+const INVALID: Refusal = Some((401, "invalid_token"));
 const SCOPE: Refusal = Some((403, "insufficient_scope"));
 const TENANT: Refusal = Some((403, "tenant_required"));
+const SHUT_OUT: Refusal = Some((403, "tenant_suspended"));
 const HIDDEN: Refusal = Some((404, "tenant_not_found"));
+const GONE: Refusal = Some((410, "tenant_deleted"));
 
-/// Nobody, then the tenant's owner, member, viewer and one without a role, then another tenant's
-/// owner, then the platform with read, write, and neither.
-type Row = (Method, &'static str, [Refusal; 9]);
+/// Nobody, an expired and a forged token; then the tenant's owner, member, viewer and one without a
+/// role; the owners of another tenant, of a suspended and of a deleted one; then the platform with
+/// read, write, and neither.
+type Refusals = [Refusal; 13];
 
-const NOBODY_ELSE: [Refusal; 9] = [MISSING, IN, IN, IN, SCOPE, IN, TENANT, TENANT, TENANT];
-const WRITERS: [Refusal; 9] = [MISSING, IN, IN, SCOPE, SCOPE, IN, TENANT, TENANT, TENANT];
-const READ: [Refusal; 9] = [MISSING, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, IN, SCOPE, SCOPE];
-const WRITE: [Refusal; 9] = [MISSING, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, IN, SCOPE];
-const VISIBLE: [Refusal; 9] = [MISSING, IN, SCOPE, SCOPE, SCOPE, HIDDEN, IN, SCOPE, SCOPE];
+type Row = (Method, &'static str, Refusals);
+
+#[rustfmt::skip]
+const NOBODY_ELSE: Refusals =
+    [MISSING, INVALID, INVALID, IN, IN, IN, SCOPE, IN, SHUT_OUT, GONE, TENANT, TENANT, TENANT];
+#[rustfmt::skip]
+const WRITERS: Refusals =
+    [MISSING, INVALID, INVALID, IN, IN, SCOPE, SCOPE, IN, SHUT_OUT, GONE, TENANT, TENANT, TENANT];
+#[rustfmt::skip]
+const READ: Refusals =
+    [MISSING, INVALID, INVALID, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, IN, SCOPE, SCOPE];
+#[rustfmt::skip]
+const WRITE: Refusals =
+    [MISSING, INVALID, INVALID, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, IN, SCOPE];
+#[rustfmt::skip]
+const VISIBLE: Refusals =
+    [MISSING, INVALID, INVALID, IN, SCOPE, SCOPE, SCOPE, HIDDEN, HIDDEN, HIDDEN, IN, SCOPE, SCOPE];
 
 fn rows() -> Vec<Row> {
     let (get, post, patch, delete) = (Method::GET, Method::POST, Method::PATCH, Method::DELETE);
@@ -36,6 +55,8 @@ fn rows() -> Vec<Row> {
         (post.clone(), "/api/tenants", WRITE),
         (get.clone(), "/api/tenants/{id}", VISIBLE),
         (get.clone(), "/api/tenants/{id}/schema", VISIBLE),
+        (post.clone(), "/api/tenants/{id}/suspend", WRITE),
+        (post.clone(), "/api/tenants/{id}/resume", WRITE),
         (get.clone(), "/api/users", NOBODY_ELSE),
         (post.clone(), "/api/users", WRITERS),
         (get.clone(), "/api/users/{id}", NOBODY_ELSE),
@@ -49,17 +70,35 @@ fn rows() -> Vec<Row> {
         (get.clone(), "/api/countries", NOBODY_ELSE),
         (get.clone(), "/api/timezones", NOBODY_ELSE),
         (get.clone(), "/api/platform-metadata", NOBODY_ELSE),
-        (get.clone(), "/health/live", [IN; 9]),
-        (get.clone(), "/health/ready", [IN; 9]),
-        (get, "/metrics", [IN; 9]),
+        (get.clone(), "/health/live", [IN; 13]),
+        (get.clone(), "/health/ready", [IN; 13]),
+        (get, "/metrics", [IN; 13]),
     ]
+}
+
+/// The token of an owner, from anybody's key and of any age.
+fn signed(tenant: TenantId, secret: &str, expires_at_s: i64) -> String {
+    let claims = json!({
+        "sub": "u", "tenant_id": tenant, "role": "owner",
+        "iss": "tenantry", "aud": "tenantry-api", "exp": expires_at_s,
+    });
+    let key = EncodingKey::from_secret(secret.as_bytes());
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap()
 }
 
 #[tokio::test]
 async fn who_gets_in_where() {
     let db = TestDatabase::new().await;
     let (acme, globex) = (db.tenant("acme").await.id, db.tenant("globex").await.id);
+    let (suspended, deleted) = (db.tenant("suspended").await.id, db.tenant("deleted").await.id);
+    suspend_tenant(&db.admin, suspended, &db.actor()).await.unwrap();
+    let delete = format!(
+        "UPDATE public.tenants SET status = 'deleted', deleted_at = now(), purge_after = now()
+         WHERE id = '{deleted}'"
+    );
+    db.superuser().await.batch_execute(&delete).await.unwrap();
     let service = Service::on(&db).await;
+    let owner = |tenant| service.token(tenant, Role::Owner);
     let no_role = Claims {
         sub: "u".to_owned(),
         tenant_id: Some(acme),
@@ -68,11 +107,15 @@ async fn who_gets_in_where() {
     };
     let callers = [
         None,
-        Some(service.token(acme, Role::Owner)),
+        Some(signed(acme, SECRET, 1)),
+        Some(signed(acme, &SECRET.replace('0', "1"), 4_000_000_000)),
+        Some(owner(acme)),
         Some(service.token(acme, Role::Member)),
         Some(service.token(acme, Role::Viewer)),
         Some(service.issue(&no_role)),
-        Some(service.token(globex, Role::Owner)),
+        Some(owner(globex)),
+        Some(owner(suspended)),
+        Some(owner(deleted)),
         Some(service.platform(&[Scope::TenantsRead])),
         Some(service.platform(&[Scope::TenantsWrite])),
         Some(service.platform(&[Scope::TenantsDelete, Scope::AuditRead])),

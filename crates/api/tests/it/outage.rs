@@ -7,7 +7,7 @@ use serde_json::json;
 use tenantry_api::auth::{Role, Scope};
 use tenantry_testing::{Proxy, TestDatabase, Wire, free_port};
 
-use crate::service::{Service, answer, blocked, until, until_blocked};
+use crate::service::{Service, answer, blocked, direct_url, until, until_blocked};
 
 fn closed(url: &str) -> String {
     format!("postgresql://{url}127.0.0.1:{}/nothing", free_port().unwrap())
@@ -95,14 +95,6 @@ async fn what_takes_too_long_is_ended() {
             tokio::time::timeout(Duration::from_secs(10), service.get(&token, "/api/users")).await;
         assert_eq!(found.unwrap().problem(), (408, "request_timeout"), "{key}");
     }
-}
-
-/// The admin's URL by way of another port.
-fn direct_url(db: &TestDatabase, port: u16) -> String {
-    let toml = db.servers().toml(db.name());
-    let line = toml.lines().find(|line| line.starts_with("direct_url")).unwrap();
-    let here = format!(":{}/", db.servers().postgres_port);
-    line.split('"').nth(1).unwrap().replace(&here, &format!(":{port}/"))
 }
 
 #[tokio::test]

@@ -77,6 +77,9 @@ impl Service {
         for (key, text) in settings {
             layers = match text.parse::<i64>() {
                 Ok(number) => layers.flag("test", key, number),
+                Err(_) if key.ends_with("proxies") => {
+                    layers.flag("test", key, text.split(',').collect::<Vec<_>>())
+                }
                 Err(_) => layers.flag("test", key, *text),
             };
         }
@@ -172,4 +175,12 @@ pub(crate) async fn until(condition: impl AsyncFn() -> bool) {
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
     panic!("it did not come true within 10 s");
+}
+
+/// The admin's URL by way of another port.
+pub(crate) fn direct_url(db: &TestDatabase, port: u16) -> String {
+    let toml = db.servers().toml(db.name());
+    let line = toml.lines().find(|line| line.starts_with("direct_url")).unwrap();
+    let here = format!(":{}/", db.servers().postgres_port);
+    line.split('"').nth(1).unwrap().replace(&here, &format!(":{port}/"))
 }

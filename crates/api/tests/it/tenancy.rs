@@ -1,12 +1,14 @@
 //! Which tenant a request is for: a verified token decides, and nobody reaches another's rows.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::json;
 use tenantry_api::auth::{Claims, Role, Scope};
 use tenantry_db::TenantId;
-use tenantry_testing::TestDatabase;
+use tenantry_testing::{Proxy, TestDatabase};
 
-use crate::service::{Answer, Service, answer};
+use crate::service::{Answer, Service, answer, direct_url};
 
 async fn named(service: &Service, token: &str, tenants: &[&str]) -> Answer {
     let mut request = service.request(Method::GET, "/api/users").bearer_auth(token);
@@ -60,6 +62,111 @@ async fn the_platform_names_a_tenant_and_needs_the_scope() {
     assert_eq!(named(&service, &act, &[&nobody]).await.problem(), (404, "tenant_not_found"));
     assert_eq!(named(&service, &read, &[&one]).await.problem(), (403, "insufficient_scope"));
     assert_eq!(named(&service, &read, &[]).await.problem(), (403, "tenant_required"));
+}
+
+/// A request for a tenant's users with the host and further headers.
+async fn at(service: &Service, token: &str, host: &str, more: &[(&str, &str)]) -> Answer {
+    let mut request = service.request(Method::GET, "/api/users").bearer_auth(token);
+    request = request.header("Host", host);
+    for (name, value) in more {
+        request = request.header(*name, *value);
+    }
+    answer(request).await
+}
+
+const MISMATCH: (u16, &str) = (403, "tenant_mismatch");
+const REQUIRED: (u16, &str) = (403, "tenant_required");
+const UNKNOWN: (u16, &str) = (404, "tenant_not_found");
+
+#[tokio::test]
+async fn the_host_names_a_tenant_for_the_platform_and_binds_a_tenants_own_token() {
+    let db = TestDatabase::new().await;
+    let (acme, globex) = (db.tenant("acme").await.id, db.tenant("globex").await.id);
+    let service = Service::with(&db, &[("http.base_domain", "example.com")]).await;
+    let (one, other) = (acme.to_string(), globex.to_string());
+    let own = service.token(acme, Role::Owner);
+    let act = service.platform(&[Scope::TenantsAct]);
+    let read = service.platform(&[Scope::TenantsRead]);
+    let user = json!({"email": "a@acme.example", "name": "A", "role": "editor"});
+    assert_eq!(service.post(&own, "/api/users", &user).await.status, 201);
+    for (host, rows) in [("acme.example.com", 1), ("GLOBEX.example.com.:80", 0)] {
+        assert_eq!(at(&service, &act, host, &[]).await.page().0.len(), rows, "{host}");
+    }
+    let x_other = [("X-Tenant-ID", other.as_str())];
+    let x_one = [("X-Tenant-ID", one.as_str())];
+    let x_no_id = [("X-Tenant-ID", "acme")];
+    assert_eq!(at(&service, &act, "acme.example.com", &x_one).await.status, 200);
+    for (host, more, expected) in [
+        ("acme.example.com", &x_other[..], MISMATCH),
+        ("acme.example.com", &x_no_id, MISMATCH),
+        ("nobody.example.com", &[], UNKNOWN),
+        ("nobody.example.com", &x_one, UNKNOWN),
+        ("example.com", &[], REQUIRED),
+        ("www.example.com", &[], REQUIRED),
+        ("a.acme.example.com", &[], REQUIRED),
+        ("acme.example.org", &[], REQUIRED),
+        ("127.0.0.1", &[], REQUIRED),
+        ("[::1]:80", &[], REQUIRED),
+    ] {
+        assert_eq!(at(&service, &act, host, more).await.problem(), expected, "{host} {more:?}");
+    }
+    assert_eq!(
+        at(&service, &read, "acme.example.com", &[]).await.problem(),
+        (403, "insufficient_scope")
+    );
+    for host in ["acme.example.com", "example.com", "www.example.com", "elsewhere.org"] {
+        assert_eq!(at(&service, &own, host, &[]).await.status, 200, "{host}");
+    }
+    for host in ["globex.example.com", "nobody.example.com"] {
+        assert_eq!(at(&service, &own, host, &[]).await.problem(), MISMATCH, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn a_forwarded_host_counts_only_from_a_configured_proxy() {
+    let db = TestDatabase::new().await;
+    db.tenant("acme").await;
+    db.tenant("globex").await;
+    let forwarded = [("X-Forwarded-Host", "acme.example.com")];
+    for (proxies, trusted) in [
+        ("10.0.0.0/8", false),
+        ("127.0.0.0/8,10.0.0.1", true),
+        ("::ffff:127.0.0.1", true),
+        ("::1", false),
+    ] {
+        let settings = [("http.base_domain", "example.com"), ("http.trusted_proxies", proxies)];
+        let service = Service::with(&db, &settings).await;
+        let act = service.platform(&[Scope::TenantsAct]);
+        let found = at(&service, &act, "proxy.internal", &forwarded).await;
+        if trusted {
+            assert_eq!(found.status, 200, "{proxies}");
+        } else {
+            assert_eq!(found.problem(), REQUIRED, "{proxies}");
+        }
+        let two = [forwarded[0], ("X-Forwarded-Host", "globex.example.com")];
+        let found = at(&service, &act, "proxy.internal", &two).await;
+        let expected = if trusted { MISMATCH } else { REQUIRED };
+        assert_eq!(found.problem(), expected, "{proxies}");
+    }
+}
+
+#[tokio::test]
+async fn hosts_that_nobody_has_cost_no_query_of_a_tenants_token() {
+    let db = TestDatabase::new().await;
+    let acme = db.tenant("acme").await.id;
+    let direct = Proxy::start(db.servers().postgres_port, Duration::ZERO).await.unwrap();
+    let url = direct_url(&db, direct.port());
+    let settings = [("http.base_domain", "example.com"), ("database.direct_url", url.as_str())];
+    let service = Service::with(&db, &settings).await;
+    let own = service.token(acme, Role::Owner);
+    assert_eq!(service.get(&own, "/api/users").await.status, 200);
+    let before = direct.requests();
+    for n in 0..100 {
+        let host = format!("n{n}.example.com");
+        assert_eq!(at(&service, &own, &host, &[]).await.problem(), MISMATCH);
+    }
+    // The service itself says a word there now and then.
+    assert!(direct.requests() - before < 20, "{}", direct.requests() - before);
 }
 
 #[tokio::test]

@@ -1,20 +1,24 @@
-//! `tenantry lanes`: tenants and pools by lane, and PgBouncer's userlist.
+//! `tenantry lanes`: tenants and pools by lane, moving tenants, and PgBouncer's userlist.
 
 use std::collections::BTreeMap;
 
 use serde_json::json;
+use tenantry_db::lifecycle::{Relocated, resize_lanes};
 use tenantry_db::models::tenants;
 use tenantry_db::pooler::{self, LanePool};
-use tenantry_db::{Config, LaneId, ReaderDb};
+use tenantry_db::{AdminDb, Config, LaneId, ReaderDb};
 
+use super::actor;
 use crate::args::{Common, Lanes};
 use crate::exit::Exit;
+use crate::steps::Progress;
 use crate::{config_file, output};
 
 pub(super) async fn run(common: &Common, command: &Lanes) -> anyhow::Result<Exit> {
     let config = config_file::load(common)?;
     match command {
         Lanes::List => list(common, &config).await?,
+        Lanes::Resize { count } => resize(common, &config, *count).await?,
         Lanes::Userlist => {
             let logins = pooler::logins(&config)?;
             let shown: BTreeMap<_, _> = logins.iter().map(|(name, p)| (name, p.expose())).collect();
@@ -23,6 +27,24 @@ pub(super) async fn run(common: &Common, command: &Lanes) -> anyhow::Result<Exit
         }
     }
     Ok(Exit::Done)
+}
+
+async fn resize(common: &Common, config: &Config, count: u8) -> anyhow::Result<()> {
+    let admin = AdminDb::new(config)?;
+    let bar = Progress::begin("moving tenants");
+    let done = resize_lanes(&admin, config, count, &actor(), |done, all| bar.at(done, all)).await;
+    drop(bar);
+    let Relocated { moved, ended } = done?;
+    if config.lanes.count != count {
+        output::say(&format!(
+            "hint: set `lanes.count = {count}` for every service; new tenants still go to {} lanes",
+            config.lanes.count
+        ));
+    }
+    let shown = json!({ "lanes": count, "moved": moved, "transactions_ended": ended });
+    output::data(common.output, &shown, |_| {
+        format!("{moved} tenants moved, {ended} transactions ended: all are on {count} lanes\n")
+    })
 }
 
 async fn list(common: &Common, config: &Config) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! `tenantry tenant`: creating and showing tenants.
+//! `tenantry tenant`: creating, showing, suspending and resuming tenants.
 
 use serde::Serialize;
 use serde_json::{Map, json};
@@ -11,6 +11,7 @@ use tenantry_db::{AdminDb, Config, Error, ReaderDb, TenantRef};
 use super::actor;
 use crate::args::{Common, Format, Tenant, TenantCreate, TenantList};
 use crate::exit::Exit;
+use crate::steps::Step;
 use crate::{config_file, output};
 
 pub(super) async fn run(common: &Common, command: &Tenant) -> anyhow::Result<Exit> {
@@ -19,6 +20,8 @@ pub(super) async fn run(common: &Common, command: &Tenant) -> anyhow::Result<Exi
         Tenant::Create(args) => create(common, &config, args).await?,
         Tenant::List(args) => list(common, &config, args).await?,
         Tenant::Show { tenant } => show(common, &config, tenant).await?,
+        Tenant::Suspend { tenant, now } => suspend(common, &config, tenant, *now).await?,
+        Tenant::Resume { tenant } => resume(common, &config, tenant).await?,
     }
     Ok(Exit::Done)
 }
@@ -74,6 +77,34 @@ fn list_text(tenants: &[Row]) -> String {
 async fn show(common: &Common, config: &Config, tenant: &TenantRef) -> anyhow::Result<()> {
     let tenant = tenants::get_tenant(&ReaderDb::new(config)?, tenant).await?;
     print(common, &tenant)
+}
+
+async fn suspend(
+    common: &Common,
+    config: &Config,
+    tenant: &TenantRef,
+    now: bool,
+) -> anyhow::Result<()> {
+    let id = tenants::get_tenant(&ReaderDb::new(config)?, tenant).await?.id;
+    let admin = AdminDb::new(config)?;
+    let row = if now {
+        let step = Step::begin("waiting for the transactions of its lane");
+        let (row, ended) = lifecycle::suspend_tenant_now(&admin, id, &actor()).await?;
+        step.end(&match ended {
+            0 => "no older transaction of its lane is left".to_owned(),
+            n => format!("no older transaction of its lane is left: {n} were ended"),
+        });
+        row
+    } else {
+        lifecycle::suspend_tenant(&admin, id, &actor()).await?
+    };
+    print(common, &row)
+}
+
+async fn resume(common: &Common, config: &Config, tenant: &TenantRef) -> anyhow::Result<()> {
+    let id = tenants::get_tenant(&ReaderDb::new(config)?, tenant).await?.id;
+    let row = lifecycle::resume_tenant(&AdminDb::new(config)?, id, &actor()).await?;
+    print(common, &row)
 }
 
 /// A tenant with what follows from its id.

@@ -189,12 +189,12 @@ async fn migrate_run_brings_tenants_to_the_head_of_a_directory() {
         .unwrap();
     let partly = run(dir.path(), &["migrate", "run"]);
     assert_eq!(partly.code, 3, "{}", partly.stderr);
-    assert!(partly.stderr.contains("0004_note.up.sql` failed in `tenant_"), "{}", partly.stderr);
+    assert!(partly.stderr.contains("0005_note.up.sql` failed in `tenant_"), "{}", partly.stderr);
     assert!(partly.stderr.contains("relation \"note\" already exists"), "{}", partly.stderr);
     let status = run(dir.path(), &["migrate", "status", "--output", "json"]).json();
     assert_eq!(
         status["tenants_by_version"],
-        serde_json::json!([{ "version": 2, "tenants": 1 }, { "version": 4, "tenants": 2 }])
+        serde_json::json!([{ "version": 2, "tenants": 1 }, { "version": 5, "tenants": 2 }])
     );
     assert_eq!(status["behind"][0]["id"], id);
 

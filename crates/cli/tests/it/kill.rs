@@ -87,14 +87,14 @@ async fn a_killed_migration_is_applied_once_by_the_next_run() {
     assert_eq!(busy.code, 5, "{}", busy.stderr);
     holder.batch_execute("ROLLBACK").await.unwrap();
     until_equal(&observer, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()", 0).await;
-    let applied = "SELECT count(*) FROM public.migrations WHERE version = 4";
+    let applied = "SELECT count(*) FROM public.migrations WHERE version = 5";
     let before = count(&observer, applied).await;
     let again = run(dir.path(), &["migrate", "run"]);
     assert_eq!(again.code, 0, "{}", again.stderr);
     assert_eq!(again.stdout, if before == 0 { "1 applied\n" } else { "nothing to do\n" });
     assert_eq!(count(&observer, applied).await, 1);
     assert_eq!(
-        count(&observer, "SELECT count(*) FROM public.tenants WHERE schema_version = 4").await,
+        count(&observer, "SELECT count(*) FROM public.tenants WHERE schema_version = 5").await,
         1
     );
     assert_eq!(count(&observer, "SELECT count(*) FROM pg_class WHERE relname = 'note'").await, 1);

@@ -60,7 +60,7 @@ pub(crate) fn with_migration(dir: &Path, up: &str) -> std::path::PathBuf {
     let config = dir.join("tenantry.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("{text}\n[migrations]\ndir = \"sql\"\n")).unwrap();
-    let file = dir.join("sql/tenant/0004_note.up.sql");
+    let file = dir.join("sql/tenant/0005_note.up.sql");
     std::fs::write(&file, up).unwrap();
     file
 }

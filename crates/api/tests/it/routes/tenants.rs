@@ -5,7 +5,7 @@ use tenantry_api::auth::{Role, Scope};
 use tenantry_db::TenantId;
 use tenantry_testing::TestDatabase;
 
-use crate::service::Service;
+use crate::service::{Service, until};
 
 #[tokio::test]
 async fn a_new_tenant_is_served_at_once() {
@@ -171,4 +171,41 @@ async fn the_schema_is_described() {
         .await
         .unwrap();
     assert_eq!(service.get(&platform, &path).await.problem(), (410, "tenant_deleted"));
+}
+
+#[tokio::test]
+async fn a_tenant_is_suspended_and_resumed() {
+    let db = TestDatabase::new().await;
+    let id = db.tenant("acme").await.id;
+    let service = Service::on(&db).await;
+    let platform = service.platform(&[Scope::TenantsWrite]);
+    let owner = service.token(id, Role::Owner);
+    let post = async |step: &str| {
+        service.post(&platform, &format!("/api/tenants/{id}/{step}"), &json!({})).await
+    };
+    assert_eq!(service.get(&owner, "/api/users").await.status, 200);
+    for step in ["suspend", "suspend", "suspend?now=true"] {
+        let done = post(step).await;
+        assert_eq!((done.status.as_u16(), &done.body["status"]), (200, &json!("suspended")));
+        let refused = service.get(&owner, "/api/users").await;
+        assert_eq!(refused.problem(), (403, "tenant_suspended"));
+    }
+    assert_eq!(post("suspend?now=1&x=").await.bad_fields(), ["now", "x"]);
+    for _ in 0..2 {
+        assert_eq!(post("resume").await.body["status"], "active");
+        until(async || service.get(&owner, "/api/users").await.status == 200).await;
+    }
+    let nobody = format!("/api/tenants/{}/suspend", TenantId::random());
+    let nobody = service.post(&platform, &nobody, &json!({})).await;
+    assert_eq!(nobody.problem(), (404, "tenant_not_found"));
+    db.superuser()
+        .await
+        .batch_execute(
+            "UPDATE public.tenants SET status = 'deleted', deleted_at = now(), purge_after = now()",
+        )
+        .await
+        .unwrap();
+    for step in ["suspend", "resume"] {
+        assert_eq!(post(step).await.problem(), (409, "invalid_state"));
+    }
 }
