@@ -39,6 +39,10 @@ pub struct HttpSettings {
     pub header_limit_bytes: usize,
     /// How long a request's headers may take to arrive.
     pub header_timeout: Duration,
+    /// How long a request's body may take to arrive.
+    pub body_timeout: Duration,
+    /// How long a client may take nothing of its answer.
+    pub write_timeout: Duration,
 }
 
 /// Which tokens the service believes, and how it signs its own.
@@ -99,6 +103,8 @@ fn http(reader: &mut Reader<'_>) -> HttpSettings {
         // hyper refuses a smaller buffer.
         header_limit_bytes: usize::from(reader.integer("http.header_limit_kib", 8..=1024)) * KIB,
         header_timeout: reader.duration("http.header_timeout"),
+        body_timeout: reader.duration("http.body_timeout"),
+        write_timeout: reader.duration("http.write_timeout"),
     }
 }
 

@@ -46,7 +46,8 @@ pub async fn serve(
     let mut beside = JoinSet::new();
     beside.spawn(state.metrics().upkeep());
     beside.spawn(async move { directory.follow().await });
-    server::run(listener, router(state), &http, shutdown).await;
+    let metrics = state.metrics().clone();
+    server::run(listener, router(state), &http, &metrics, shutdown).await;
     Ok(())
 }
 

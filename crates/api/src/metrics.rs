@@ -15,6 +15,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 const REQUESTS: &str = "tenantry_http_requests_total";
 const DURATION: &str = "tenantry_http_request_duration_seconds";
 const UNDER_WAY: &str = "tenantry_http_requests_under_way";
+const CONNECTIONS: &str = "tenantry_http_connections";
 
 /// A lookup takes about a millisecond, a sign-up about fifty.
 const BUCKETS_SECONDS: &[f64] =
@@ -41,14 +42,24 @@ impl Metrics {
             metrics::describe_counter!(REQUESTS, "Requests answered");
             metrics::describe_histogram!(DURATION, "Time from a request's head to its answer's");
             metrics::describe_gauge!(UNDER_WAY, "Requests being answered");
+            metrics::describe_gauge!(CONNECTIONS, "Open connections");
         });
         Self { recorder }
     }
 
     /// Counts a request as under way until the guard is dropped, also when the client goes away.
-    pub(crate) fn under_way(&self) -> UnderWay {
-        with_local_recorder(&*self.recorder, || gauge!(UNDER_WAY).increment(1.0));
-        UnderWay { metrics: self.clone() }
+    pub(crate) fn under_way(&self) -> Present {
+        self.present(UNDER_WAY)
+    }
+
+    /// Counts a connection as open until the guard is dropped.
+    pub(crate) fn connected(&self) -> Present {
+        self.present(CONNECTIONS)
+    }
+
+    fn present(&self, gauge: &'static str) -> Present {
+        with_local_recorder(&*self.recorder, || gauge!(gauge).increment(1.0));
+        Present { gauge, metrics: self.clone() }
     }
 
     pub(crate) fn answered(
@@ -90,14 +101,15 @@ impl Metrics {
     }
 }
 
-/// See [`Metrics::under_way`].
-pub(crate) struct UnderWay {
+/// What is counted for as long as it is there.
+pub(crate) struct Present {
+    gauge: &'static str,
     metrics: Metrics,
 }
 
-impl Drop for UnderWay {
+impl Drop for Present {
     fn drop(&mut self) {
-        with_local_recorder(&*self.metrics.recorder, || gauge!(UNDER_WAY).decrement(1.0));
+        with_local_recorder(&*self.metrics.recorder, || gauge!(self.gauge).decrement(1.0));
     }
 }
 

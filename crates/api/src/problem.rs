@@ -27,6 +27,8 @@ pub(crate) enum Code {
     NotFound,
     MethodNotAllowed,
     RequestTimeout,
+    BadRequest,
+    HeadersTooLarge,
     PayloadTooLarge,
     UnsupportedMediaType,
     InvalidRequest,
@@ -63,6 +65,12 @@ impl Code {
             Self::RequestTimeout => {
                 ("request_timeout", S::REQUEST_TIMEOUT, "The request took too long")
             }
+            Self::BadRequest => ("bad_request", S::BAD_REQUEST, "The request is not proper HTTP"),
+            Self::HeadersTooLarge => (
+                "headers_too_large",
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "The headers are too large",
+            ),
             Self::PayloadTooLarge => {
                 ("payload_too_large", S::PAYLOAD_TOO_LARGE, "The body is too large")
             }
@@ -135,10 +143,16 @@ impl Problem {
         Self { code, detail: detail.into(), errors: Vec::new(), cause: None }
     }
 
-    /// Every field that is wrong.
+    /// A body may hold thousands of unknown fields; nobody reads more complaints than this.
+    pub(crate) const MAX_FIELDS: usize = 50;
+
+    /// Every field that is wrong, of the first [`MAX_FIELDS`](Self::MAX_FIELDS).
     pub(crate) fn fields(errors: Vec<FieldError>) -> Self {
         let detail = match errors.len() {
             1 => "one field is not as it must be".to_owned(),
+            n if n >= Self::MAX_FIELDS => {
+                format!("{n} fields are not as they must be; there may be more")
+            }
             n => format!("{n} fields are not as they must be"),
         };
         Self { errors, ..Self::new(Code::InvalidRequest, detail) }
@@ -207,14 +221,14 @@ impl Problem {
         response
     }
 
-    /// Logs it, in the span of its request. Ours to mend is an error, a server that does not answer
-    /// or a flood a warning; what clients do wrong is theirs, and would drown the rest.
+    /// Logs it, in the span of its request. Ours to mend is an error, a server that does not answer a
+    /// warning; what clients do wrong or too much of is theirs, and would drown the rest.
     pub(crate) fn log(&self) {
         let code = self.code.as_str();
         let cause = Causes(self.cause.as_deref());
         match self.code {
             Code::Internal => tracing::error!(code, %cause, "request failed"),
-            Code::DatabaseUnavailable | Code::TenantBusy | Code::RequestTimeout => {
+            Code::DatabaseUnavailable => {
                 tracing::warn!(code, %cause, detail = self.detail, "request failed");
             }
             _ => tracing::debug!(code, %cause, detail = self.detail, "request refused"),
@@ -286,7 +300,7 @@ fn of_error(error: &Error) -> Problem {
             Problem::new(Code::TenantBusy, "the tenant has as many requests under way as it may")
         }
         Error::StatementTimeout(_) => Problem::new(
-            Code::RequestTimeout,
+            Code::DatabaseUnavailable,
             "a statement took longer than the tenant's tier allows",
         ),
         Error::Unavailable { .. }

@@ -19,14 +19,17 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 
 use crate::config::HttpSettings;
+use crate::metrics::Metrics;
 use crate::middleware::host::Peer;
 
 pub(crate) async fn run(
     listener: TcpListener,
     router: Router,
     http: &HttpSettings,
+    metrics: &Metrics,
     shutdown: impl Future<Output = ()>,
 ) {
     let protocol = protocol(http);
@@ -47,12 +50,17 @@ pub(crate) async fn run(
             request.extensions_mut().insert(peer);
             routes.call(request)
         });
-        let connection = graceful.watch(protocol.serve_connection(TokioIo::new(stream), service));
+        // Without an end to it, clients that read nothing would keep their answers in memory for ever.
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(http.write_timeout));
+        let stream = TokioIo::new(Box::pin(stream));
+        let connection = graceful.watch(protocol.serve_connection(stream, service));
+        let counted = metrics.connected();
         connections.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection broken off");
             }
-            drop(place);
+            drop((place, counted));
         });
         while connections.try_join_next().is_some() {}
     }

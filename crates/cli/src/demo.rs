@@ -27,11 +27,14 @@ pub(crate) async fn ensure(installation: &Installation, actor: &Actor) -> Result
     Ok(())
 }
 
-/// The first one's id, unless somebody took it away.
-pub(crate) async fn first(installation: &Installation) -> Result<Option<TenantId>, Error> {
-    let subdomain = TENANTS[0].1.parse()?;
-    let entry = installation.directory().find_by_subdomain(&subdomain).await?;
-    Ok(entry.map(|entry| entry.id))
+/// Those that nobody took away.
+pub(crate) async fn find(installation: &Installation) -> Result<Vec<(String, TenantId)>, Error> {
+    let mut found = Vec::new();
+    for (_, subdomain, _) in TENANTS {
+        let entry = installation.directory().find_by_subdomain(&subdomain.parse()?).await?;
+        found.extend(entry.map(|entry| (subdomain.to_owned(), entry.id)));
+    }
+    Ok(found)
 }
 
 /// Sample rows, all or none. `tenant_id` and the authors follow from where they are written.

@@ -1,12 +1,13 @@
-//! Ctrl-C and SIGTERM: once listened for, they are a wish to stop, never a sudden death.
+//! Ctrl-C, SIGTERM and a closed terminal: once listened for, they are a wish to stop, never a sudden death.
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Ctrl-C or SIGTERM. Each listener hears each signal.
+/// Ctrl-C, SIGTERM or SIGHUP. Each listener hears each signal.
 pub(crate) struct StopSignal {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl StopSignal {
@@ -15,6 +16,7 @@ impl StopSignal {
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
         })
     }
 
@@ -23,6 +25,7 @@ impl StopSignal {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::directory::{Directory, TenantEntry};
 use crate::error::Error;
 use crate::lanes::LanePools;
 use crate::migrate::Migrations;
-use crate::tenant_db::TenantDb;
+use crate::tenant_db::{self, TenantDb};
 
 /// Everything that serving tenants takes. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -72,6 +72,15 @@ impl Installation {
     /// [`Error::TenantNotServed`] for one that is not active.
     pub fn tenant_db(&self, tenant: Arc<TenantEntry>) -> Result<TenantDb, Error> {
         TenantDb::new(self.clone(), tenant)
+    }
+
+    /// Tries the way of a tenant's statements: its lane, the bind, the server. Takes none of its slots,
+    /// so that a busy tenant neither hides an outage nor is made busier.
+    ///
+    /// # Errors
+    /// Those of [`TenantDb::query`], but for [`Error::TenantBusy`].
+    pub async fn probe(&self, tenant: &TenantEntry) -> Result<(), Error> {
+        tenant_db::probe(self.lanes().connection(tenant.lane).await?, tenant).await
     }
 
     pub(crate) fn lanes(&self) -> &LanePools {

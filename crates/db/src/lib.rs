@@ -32,7 +32,7 @@ pub use config::Config;
 pub use direct::{AdminDb, ReaderDb};
 pub use directory::{Directory, TenantEntry};
 pub use error::{Error, ErrorKind};
-pub use ids::{InvalidName, LaneId, SchemaName, Subdomain, TenantId, TenantRef};
+pub use ids::{InvalidName, LaneId, SchemaName, Subdomain, TenantId, TenantRef, is_invisible};
 pub use installation::Installation;
 pub use roles::RolePrefix;
 pub use secret::{LaneSecret, Secret};

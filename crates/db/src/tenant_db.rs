@@ -121,25 +121,40 @@ impl TenantDb {
         sql: &str,
         params: Params<'_>,
     ) -> Result<Answer, Error> {
-        let (_slot, mut connection) = self.connection(tenant).await?;
-        connection.state = State::Unknown;
-        let client: &Client = &connection;
-        // Polled in this order, and each is sent at its first poll: that makes one trip of three.
-        let (bound, result, ended) = join3(
-            client.batch_execute(&tenant.bind),
-            send(client, sql, params),
-            client.batch_execute(COMMIT),
-        )
-        .await;
-        // A COMMIT that fails (a deferred constraint, a lost server) skips the RESETs behind it.
-        if ended.is_ok() {
-            connection.state = State::Clean;
-        }
-        bound.map_err(|source| Error::of_bind(tenant.id, source))?;
-        let answer = result.map_err(Error::of_statement)?;
-        ended.map_err(Error::of_statement)?;
-        Ok(answer)
+        let (_slot, connection) = self.connection(tenant).await?;
+        in_one_trip(connection, tenant, sql, params).await
     }
+}
+
+/// Binds, runs the statement and commits.
+async fn in_one_trip(
+    mut connection: LaneConnection,
+    tenant: &TenantEntry,
+    sql: &str,
+    params: Params<'_>,
+) -> Result<Answer, Error> {
+    connection.state = State::Unknown;
+    let client: &Client = &connection;
+    // Polled in this order, and each is sent at its first poll: that makes one trip of three.
+    let (bound, result, ended) = join3(
+        client.batch_execute(&tenant.bind),
+        send(client, sql, params),
+        client.batch_execute(COMMIT),
+    )
+    .await;
+    // A COMMIT that fails (a deferred constraint, a lost server) skips the RESETs behind it.
+    if ended.is_ok() {
+        connection.state = State::Clean;
+    }
+    bound.map_err(|source| Error::of_bind(tenant.id, source))?;
+    let answer = result.map_err(Error::of_statement)?;
+    ended.map_err(Error::of_statement)?;
+    Ok(answer)
+}
+
+/// See [`Installation::probe`].
+pub(crate) async fn probe(connection: LaneConnection, tenant: &TenantEntry) -> Result<(), Error> {
+    in_one_trip(connection, tenant, "SELECT", &[]).await.map(drop)
 }
 
 /// What a statement yielded.

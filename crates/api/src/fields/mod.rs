@@ -5,6 +5,9 @@
 
 mod rules;
 
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::problem::{FieldError, Problem};
@@ -14,30 +17,29 @@ pub(crate) use rules::{
 };
 
 /// The fields of one request.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Fields {
     values: Map<String, Value>,
     errors: Vec<FieldError>,
 }
 
 impl Fields {
-    /// A body may hold thousands of unknown fields; nobody reads more complaints than this.
-    const MAX_ERRORS: usize = 50;
-
-    pub(crate) fn new(values: Map<String, Value>) -> Self {
-        Self { values, errors: Vec::new() }
-    }
-
     /// The parameters of a query string, all of them text.
     pub(crate) fn of_query(query: Option<&str>) -> Self {
-        let mut fields = Self::new(Map::new());
+        let mut fields = Self::default();
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            let former = fields.values.insert(name.to_string(), value.into_owned().into());
-            if former.is_some() {
-                fields.error(&name, "is given more than once");
-            }
+            fields.add(name.into_owned(), value.into_owned().into());
         }
         fields
+    }
+
+    /// Of two fields of one name, whoever checks one may use the other.
+    fn add(&mut self, name: String, value: Value) {
+        if self.values.contains_key(&name) {
+            self.error(&name, "is given more than once");
+        } else {
+            self.values.insert(name, value);
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -73,11 +75,11 @@ impl Fields {
 
     /// All fields were read: those that are left are unknown.
     pub(crate) fn finish(mut self) -> Result<(), Problem> {
-        let unknown: Vec<String> = self.values.keys().take(Self::MAX_ERRORS).cloned().collect();
+        let unknown: Vec<String> = self.values.keys().take(Problem::MAX_FIELDS).cloned().collect();
         for field in unknown {
             self.error(&field, "can't be given here");
         }
-        self.errors.truncate(Self::MAX_ERRORS);
+        self.errors.truncate(Problem::MAX_FIELDS);
         if self.errors.is_empty() { Ok(()) } else { Err(Problem::fields(self.errors)) }
     }
 
@@ -88,6 +90,30 @@ impl Fields {
             return None;
         }
         rule(value).map_err(|message| self.error(field, message)).ok()
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Fields::default();
+                while let Some((name, value)) = map.next_entry()? {
+                    fields.add(name, value);
+                }
+                Ok(fields)
+            }
+        }
+
+        deserializer.deserialize_map(Object)
     }
 }
 
@@ -114,8 +140,7 @@ mod tests {
     use super::*;
 
     fn fields(value: Value) -> Fields {
-        let Value::Object(map) = value else { panic!("not an object") };
-        Fields::new(map)
+        serde_json::from_value(value).unwrap()
     }
 
     fn shown(fields: Fields) -> String {
@@ -144,9 +169,17 @@ mod tests {
 
     #[test]
     fn a_flood_of_unknown_fields_gets_a_short_answer() {
-        let many = (0..10_000).map(|n| (format!("{n}{}", "x".repeat(500)), Value::Null)).collect();
-        let problem = Fields::new(many).finish().unwrap_err();
+        let many: Map<_, _> =
+            (0..10_000).map(|n| (format!("{n}{}", "x".repeat(500)), Value::Null)).collect();
+        let problem = fields(many.into()).finish().unwrap_err();
         assert!(format!("{problem:?}").len() < 20_000);
+    }
+
+    #[test]
+    fn a_repeated_field_is_refused() {
+        let mut read: Fields = serde_json::from_str(r#"{"a": 1, "a": "x", "b": "y"}"#).unwrap();
+        assert_eq!(read.optional("b", text(5)), Some("y".to_owned()));
+        insta::assert_snapshot!(shown(read), @r#"[{"field":"a","message":"is given more than once"}]"#);
     }
 
     #[test]

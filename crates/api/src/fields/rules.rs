@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
+use tenantry_db::is_invisible;
 use uuid::Uuid;
 
 /// Takes a value that is not absent, or says what it must be.
@@ -9,11 +10,19 @@ pub(crate) trait Rule<T>: FnOnce(Value) -> Result<T, String> {}
 
 impl<T, F: FnOnce(Value) -> Result<T, String>> Rule<T> for F {}
 
-/// Text of 1 to `max_chars` characters that is not only blanks.
+/// One line of 1 to `max_chars` characters that can be seen.
 pub(crate) fn text(max_chars: usize) -> impl Rule<String> {
     move |value| {
         let text = any_text(max_chars)(value)?;
-        if text.trim().is_empty() { Err("must not be empty".to_owned()) } else { Ok(text) }
+        // Those that turn a line around. Others that can't be seen join emoji, or letters of Persian.
+        let turning = |c| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if text.chars().any(|c| c.is_control() || turning(c)) {
+            Err("must not hold control characters".to_owned())
+        } else if text.chars().all(|c| c.is_whitespace() || is_invisible(c)) {
+            Err("must not be empty".to_owned())
+        } else {
+            Ok(text)
+        }
     }
 }
 
@@ -32,12 +41,18 @@ pub(crate) fn any_text(max_chars: usize) -> impl Rule<String> {
 pub(crate) fn email(value: Value) -> Result<String, String> {
     const MAX_CHARS: usize = 254;
     const MAX_LOCAL_CHARS: usize = 64;
+    const MAX_LABEL_CHARS: usize = 63;
     let text = text(MAX_CHARS)(value)?;
     let usable = |c: char| !c.is_whitespace() && !c.is_control() && !"<>()[],;:\\\"@".contains(c);
-    let label = |l: &str| !l.is_empty() && !l.starts_with('-') && !l.ends_with('-');
+    let label = |l: &str| {
+        (1..=MAX_LABEL_CHARS).contains(&l.chars().count())
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
     let good = text.rsplit_once('@').is_some_and(|(local, domain)| {
         (1..=MAX_LOCAL_CHARS).contains(&local.chars().count())
             && local.chars().all(usable)
+            && local.split('.').all(|part| !part.is_empty())
             && domain.contains('.')
             && domain.split('.').all(label)
             && domain.chars().all(|c| c.is_alphanumeric() || c == '-' || c == '.')
@@ -53,7 +68,7 @@ pub(crate) fn url(value: Value) -> Result<String, String> {
     let good = rest.is_some_and(|rest| {
         !rest.is_empty()
             && !rest.starts_with('/')
-            && !rest.chars().any(|c| c.is_whitespace() || c.is_control())
+            && !rest.chars().any(|c| c.is_whitespace() || "\"'<>\\^`{|}".contains(c))
     });
     if good { Ok(text) } else { Err("must be a URL with `https://` or `http://`".to_owned()) }
 }
@@ -121,11 +136,8 @@ pub(crate) fn tags(value: Value) -> Result<Vec<String>, String> {
     const MAX_ITEMS: usize = 100;
     const MAX_CHARS: usize = 100;
     let Value::Array(items) = array(MAX_ITEMS)(value)? else { return Ok(Vec::new()) };
-    items
-        .into_iter()
-        .map(|item| text(MAX_CHARS)(item))
-        .collect::<Result<_, _>>()
-        .map_err(|problem| format!("each entry {problem}"))
+    let tag = |(at, item)| text(MAX_CHARS)(item).map_err(|problem| format!("entry {at} {problem}"));
+    items.into_iter().enumerate().map(|(n, item)| tag((n + 1, item))).collect()
 }
 
 #[cfg(test)]
@@ -154,6 +166,10 @@ mod tests {
             "a@b.co,x@y.z",
             "a\n@b.co",
             "<a@b.co>",
+            ".a@b.co",
+            "a..b@b.co",
+            "a\u{202e}@b.co",
+            &format!("a@{}.co", "b".repeat(64)),
             &long,
         ] {
             assert!(email(json!(bad)).is_err(), "{bad:?}");
@@ -161,9 +177,27 @@ mod tests {
     }
 
     #[test]
+    fn lines() {
+        for good in ["Ann", "👩\u{200d}💻 team", "می\u{200c}خواهم"] {
+            assert!(text(50)(json!(good)).is_ok(), "{good}");
+        }
+        for bad in ["", " ", "\u{200b}", "a\nb", "\u{1b}[31m", "a\u{202e}b"] {
+            assert!(text(50)(json!(bad)).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn links() {
         assert!(url(json!("https://example.com/a.png")).is_ok());
-        for bad in ["javascript:alert(1)", "https://", "https:///x", "//x.y", "https://a b", "x"] {
+        for bad in [
+            "javascript:alert(1)",
+            "https://",
+            "https:///x",
+            "//x.y",
+            "https://a b",
+            "x",
+            "https://\"><script>@x",
+        ] {
             assert!(url(json!(bad)).is_err(), "{bad}");
         }
     }

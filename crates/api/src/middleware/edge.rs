@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
@@ -24,12 +24,35 @@ use crate::state::ApiState;
 #[derive(Clone)]
 pub(crate) struct Edge {
     timeout: Duration,
+    header_limit_bytes: usize,
     metrics: Metrics,
 }
 
 impl Edge {
     pub(crate) fn new(state: &ApiState) -> Self {
-        Self { timeout: state.http().request_timeout, metrics: state.metrics().clone() }
+        let http = state.http();
+        Self {
+            timeout: http.request_timeout,
+            header_limit_bytes: http.header_limit_bytes,
+            metrics: state.metrics().clone(),
+        }
+    }
+
+    /// What is wrong with a request before anybody looks at what it asks for.
+    fn refusal(&self, request: &Request) -> Option<Problem> {
+        let headers = request.headers();
+        let bytes: usize =
+            headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        if bytes > self.header_limit_bytes {
+            let detail =
+                format!("all headers together have at most {} bytes", self.header_limit_bytes);
+            return Some(Problem::new(Code::HeadersTooLarge, detail));
+        }
+        // Of two hosts, a proxy before us may have meant the other one (RFC 9112, 3.2).
+        let hosts = headers.get_all(header::HOST).iter().count();
+        let needed = usize::from(request.version() == Version::HTTP_11);
+        (hosts > 1 || hosts < needed)
+            .then(|| Problem::new(Code::BadRequest, "send one `Host` header"))
     }
 }
 
@@ -51,14 +74,18 @@ async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Respons
     // The template, not the path: paths hold ids, and there is no end to them.
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    let span = tracing::info_span!(
+    // Of the highest level, so that a filter that lets a warning through lets its request's id through.
+    let span = tracing::error_span!(
         "request",
         request.id = id.as_str(),
         http.method = %method,
         http.route = route,
         tenant.id = field::Empty,
     );
-    let response = answer(next.run(request), edge.timeout).instrument(span.clone()).await;
+    let response = match edge.refusal(&request) {
+        Some(problem) => problem.into_response(),
+        None => answer(next.run(request), edge.timeout).instrument(span.clone()).await,
+    };
     let response = span.in_scope(|| finish(response, &id));
     let took = started.elapsed();
     edge.metrics.answered(&method, route, response.status(), took);
@@ -86,7 +113,7 @@ async fn answer(handler: impl Future<Output = Response>, timeout: Duration) -> R
         }
         Err(_) => {
             let detail = format!("there was no answer within {} s", timeout.as_secs_f32());
-            Problem::new(Code::RequestTimeout, detail).into_response()
+            Problem::new(Code::DatabaseUnavailable, detail).into_response()
         }
     }
 }
@@ -137,7 +164,7 @@ mod tests {
         let metrics = Metrics::new();
         let shown = metrics.clone();
         let routes = routes.route("/numbers", get(async move || shown.render()));
-        let router = around(routes, Edge { timeout, metrics });
+        let router = around(routes, Edge { timeout, header_limit_bytes: 32 * 1024, metrics });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum_serve(listener, router).await });
@@ -148,7 +175,7 @@ mod tests {
         let config =
             tenantry_db::Config::from_layers(tenantry_db::config::Layers::defaults()).unwrap();
         let http = crate::Settings::from_config(&config).unwrap().http;
-        crate::server::run(listener, router, &http, std::future::pending()).await;
+        crate::server::run(listener, router, &http, &Metrics::new(), std::future::pending()).await;
     }
 
     #[tokio::test]
@@ -174,10 +201,13 @@ mod tests {
     async fn a_request_that_takes_too_long_is_ended() {
         let base = served(Duration::from_millis(50)).await;
         let response = reqwest::get(format!("{base}/slow")).await.unwrap();
-        assert_eq!(response.status(), 408);
+        assert_eq!(response.status(), 503);
         let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
         let body: serde_json::Value = response.json().await.unwrap();
-        assert_eq!((&body["code"], &body["request_id"]), (&"request_timeout".into(), &id.into()));
+        assert_eq!(
+            (&body["code"], &body["request_id"]),
+            (&"database_unavailable".into(), &id.into())
+        );
     }
 
     #[tokio::test]

@@ -63,14 +63,14 @@ fn status() -> impl Rule<ContentStatus> {
 pub(super) async fn list(
     ReadTenant(db): ReadTenant,
     Query(mut fields): Query,
-) -> Result<Json<List<ContentJson>>, Problem> {
+) -> Result<Json<List>, Problem> {
     let page = list::page(&mut fields);
     let filter = ContentFilter {
         status: fields.optional("status", status()),
         author_id: fields.optional("author_id", uuid),
     };
     fields.finish()?;
-    Ok(List::page(rows::list_content(&db, &filter, &page).await?))
+    Ok(List::page::<ContentJson, _>(rows::list_content(&db, &filter, &page).await?))
 }
 
 pub(super) async fn show(
@@ -95,6 +95,9 @@ pub(super) async fn create(
         scheduled_at: fields.nullable("scheduled_at", timestamp).flatten(),
         published_at: fields.nullable("published_at", timestamp).flatten(),
     };
+    if new.status == ContentStatus::Scheduled && new.scheduled_at.is_none() {
+        fields.error("scheduled_at", "is needed for a scheduled piece");
+    }
     fields.finish()?;
     let piece = rows::create_content(&db, &new).await?;
     let location = [(header::LOCATION, format!("/api/content/{}", piece.id))];

@@ -13,10 +13,8 @@ use serde_json::{Value, json};
 use tenantry_db::migrate::set_status;
 use tenantry_db::models::page::Page;
 use tenantry_db::models::tenants::{Status, TenantFilter, list_tenants};
-use tenantry_db::models::users::find_user;
 use tenantry_db::{Error, ErrorKind, Installation, pooler};
 use tokio::sync::Mutex;
-use uuid::Uuid;
 
 use crate::problem::{Code, FieldError, Problem};
 use crate::state::ApiState;
@@ -79,10 +77,7 @@ async fn pgbouncer(installation: &Installation) -> Option<FieldError> {
             return pooler::lane_pools(installation.config()).await.map(drop);
         };
         match installation.directory().find(tenant.id).await? {
-            Some(entry) => {
-                let db = installation.tenant_db(entry)?;
-                find_user(&db, Uuid::nil()).await.map(drop)
-            }
+            Some(entry) => installation.probe(&entry).await,
             None => Ok(()),
         }
     };

@@ -3,42 +3,56 @@
 use axum::Json;
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tenantry_db::models::page::{Listed, Page, Position};
 
 use crate::cursor;
 use crate::fields::Fields;
 
+/// A page ends before its rows take more, whatever its `limit`: an answer is held in memory until a
+/// slow client has taken it.
+const MAX_BYTES: usize = 1024 * 1024;
+
 /// A list's answer.
 #[derive(Debug, Serialize)]
-pub(super) struct List<T> {
-    data: Vec<T>,
+pub(super) struct List {
+    data: Vec<Box<RawValue>>,
     next_cursor: Option<String>,
 }
 
-impl<T> List<T> {
+impl List {
     /// A page of a list.
-    pub(super) fn page<R>(listed: Listed<R>) -> Json<Self>
+    pub(super) fn page<T, R>(listed: Listed<R>) -> Json<Self>
     where
-        T: From<R>,
+        T: Serialize,
+        R: Clone + Into<T>,
     {
-        Self::rows(listed.rows, listed.next)
+        let mut bytes = 0;
+        let mut data = Vec::new();
+        for row in &listed.rows {
+            let row = written::<T, R>(row.clone());
+            bytes += row.get().len();
+            if bytes > MAX_BYTES && !data.is_empty() {
+                break;
+            }
+            data.push(row);
+        }
+        let next = listed.shortened(data.len()).next;
+        Json(Self { data, next_cursor: next.as_ref().map(cursor::encode) })
     }
 
     /// A list that is short enough to be given whole.
-    pub(super) fn whole<R>(rows: Vec<R>) -> Json<Self>
+    pub(super) fn whole<T, R>(rows: Vec<R>) -> Json<Self>
     where
-        T: From<R>,
+        T: Serialize,
+        R: Into<T>,
     {
-        Self::rows(rows, None)
+        Json(Self { data: rows.into_iter().map(written::<T, R>).collect(), next_cursor: None })
     }
+}
 
-    fn rows<R>(rows: Vec<R>, next: Option<Position>) -> Json<Self>
-    where
-        T: From<R>,
-    {
-        let data = rows.into_iter().map(T::from).collect();
-        Json(Self { data, next_cursor: next.as_ref().map(cursor::encode) })
-    }
+fn written<T: Serialize, R: Into<T>>(row: R) -> Box<RawValue> {
+    serde_json::value::to_raw_value(&row.into()).expect("a row has no key that is not text")
 }
 
 /// Which part of a list is asked for.

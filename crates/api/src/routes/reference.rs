@@ -55,23 +55,23 @@ impl From<Platform> for PlatformJson {
 pub(super) async fn countries(
     ReadTenant(db): ReadTenant,
     Query(fields): Query,
-) -> Result<Json<List<CountryJson>>, Problem> {
+) -> Result<Json<List>, Problem> {
     fields.finish()?;
-    Ok(List::whole(rows::list_countries(&db).await?))
+    Ok(List::whole::<CountryJson, _>(rows::list_countries(&db).await?))
 }
 
 pub(super) async fn timezones(
     ReadTenant(db): ReadTenant,
     Query(fields): Query,
-) -> Result<Json<List<TimezoneJson>>, Problem> {
+) -> Result<Json<List>, Problem> {
     fields.finish()?;
-    Ok(List::whole(rows::list_timezones(&db).await?))
+    Ok(List::whole::<TimezoneJson, _>(rows::list_timezones(&db).await?))
 }
 
 pub(super) async fn platforms(
     ReadTenant(db): ReadTenant,
     Query(fields): Query,
-) -> Result<Json<List<PlatformJson>>, Problem> {
+) -> Result<Json<List>, Problem> {
     fields.finish()?;
-    Ok(List::whole(rows::list_platforms(&db).await?))
+    Ok(List::whole::<PlatformJson, _>(rows::list_platforms(&db).await?))
 }

@@ -51,14 +51,14 @@ impl From<User> for UserJson {
 pub(super) async fn list(
     ReadTenant(db): ReadTenant,
     Query(mut fields): Query,
-) -> Result<Json<List<UserJson>>, Problem> {
+) -> Result<Json<List>, Problem> {
     let page = list::page(&mut fields);
     let filter = UserFilter {
         role: fields.optional("role", text(MAX_ROLE_CHARS)),
         email: fields.optional("email", email),
     };
     fields.finish()?;
-    Ok(List::page(rows::list_users(&db, &filter, &page).await?))
+    Ok(List::page::<UserJson, _>(rows::list_users(&db, &filter, &page).await?))
 }
 
 pub(super) async fn show(

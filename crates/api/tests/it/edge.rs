@@ -9,7 +9,7 @@ use tenantry_testing::TestDatabase;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::service::{Service, answer, until_blocked};
+use crate::service::{Service, answer, until, until_blocked};
 
 #[tokio::test]
 async fn every_answer_has_an_id_and_safe_headers() {
@@ -52,11 +52,19 @@ async fn bodies_have_a_type_a_form_and_an_end() {
     let service = Service::with(&db, &[("http.body_limit_kib", "1")]).await;
     let token = service.token(tenant, Role::Owner);
     let post = || service.request(Method::POST, "/api/users").bearer_auth(&token);
-    for kind in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", ""] {
+    for kind in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/jsonx",
+        "application/json; charset=utf-16",
+        "",
+    ] {
         let found = answer(post().header("content-type", kind).body("{}")).await;
         assert_eq!(found.problem(), (415, "unsupported_media_type"), "{kind}");
     }
     assert_eq!(answer(post()).await.problem(), (415, "unsupported_media_type"));
+    let packed = post().json(&json!({})).header("content-encoding", "gzip");
+    assert_eq!(answer(packed).await.problem(), (415, "unsupported_media_type"));
     let kind = "application/json; charset=utf-8";
     for text in ["", "{", "[]", "null", "\"x\"", "{\"a\":1e999}", "{\"a\":\"\\ud800\"}", "{} {}"] {
         let found = answer(post().header("content-type", kind).body(text)).await;
@@ -68,6 +76,9 @@ async fn bodies_have_a_type_a_form_and_an_end() {
     let latin =
         answer(post().header("content-type", kind).body(b"{\"a\":\"\xff\"}".as_slice())).await;
     assert_eq!(latin.problem(), (422, "invalid_request"));
+    let twice = r#"{"email": "a@b.co", "name": "A", "role": "x", "role": "y"}"#;
+    let found = answer(post().header("content-type", kind).body(twice)).await;
+    assert_eq!(found.bad_fields(), ["role"]);
     let large = json!({"name": "x".repeat(2000)});
     assert_eq!(answer(post().json(&large)).await.problem(), (413, "payload_too_large"));
 }
@@ -87,6 +98,98 @@ async fn endless_headers_are_refused() {
         let found = String::from_utf8_lossy(&found);
         assert!(found.starts_with("HTTP/1.1 431"), "{found}");
     }
+}
+
+/// What the service answers to a request in its own words, and whether it then closed the connection.
+async fn raw(service: &Service, request: &str) -> (String, bool) {
+    let address = service.base.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut found = Vec::new();
+    let read = stream.read_to_end(&mut found);
+    let closed = tokio::time::timeout(Duration::from_secs(10), read).await.is_ok();
+    (String::from_utf8_lossy(&found).into_owned(), closed)
+}
+
+#[tokio::test]
+async fn requests_that_two_readers_could_read_differently_are_refused() {
+    let db = TestDatabase::new().await;
+    let service = Service::with(&db, &[("http.header_limit_kib", "8")]).await;
+    let end = "Connection: close\r\n\r\n";
+    for (hosts, status) in [("", 400), ("Host: a\r\nHost: b\r\n", 400), ("Host: a\r\n", 200)] {
+        let (found, _) = raw(&service, &format!("GET /health/live HTTP/1.1\r\n{hosts}{end}")).await;
+        assert!(found.starts_with(&format!("HTTP/1.1 {status}")), "{hosts}: {found}");
+    }
+    let (old, _) = raw(&service, &format!("GET /health/live HTTP/1.0\r\n{end}")).await;
+    assert!(old.starts_with("HTTP/1.0 200"), "{old}");
+    // Beyond the limit, and yet in one packet.
+    let large = format!("GET /health/live HTTP/1.1\r\nHost: a\r\nX: {}\r\n{end}", "x".repeat(9000));
+    let (found, _) = raw(&service, &large).await;
+    assert!(found.starts_with("HTTP/1.1 431"), "{found}");
+}
+
+#[tokio::test]
+async fn a_body_is_refused_by_its_length_and_does_not_take_for_ever() {
+    let db = TestDatabase::new().await;
+    let tenant = db.tenant("acme").await.id;
+    let service = Service::with(&db, &[("http.body_timeout", "200ms")]).await;
+    let token = service.token(tenant, Role::Owner);
+    for (length, expected) in
+        [("1300000000", "413"), ("9223372036854775807", "413"), ("100", "408")]
+    {
+        let request = format!(
+            "POST /api/users HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        );
+        let (found, closed) = raw(&service, &request).await;
+        assert!(found.starts_with(&format!("HTTP/1.1 {expected}")), "{length}: {found}");
+        assert!(closed, "what is left of the body is not waited for");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_has_a_size_and_is_not_kept_for_who_does_not_take_it() {
+    let db = TestDatabase::new().await;
+    let tenant = db.tenant("acme").await;
+    let fill = format!(
+        "INSERT INTO {}.content (title, body) SELECT n, repeat('x', 100000) FROM generate_series(1, 60) n",
+        tenant.schema()
+    );
+    db.superuser().await.batch_execute(&fill).await.unwrap();
+    let mut service = Service::with(&db, &[("http.write_timeout", "200ms")]).await;
+    service.client = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
+    let token = service.token(tenant.id, Role::Owner);
+    let (mut titles, mut path) = (Vec::new(), "/api/content?limit=200".to_owned());
+    loop {
+        let page = service.get(&token, &path).await;
+        let rows = page.body["data"].as_array().unwrap();
+        assert!((1..=10).contains(&rows.len()), "{}", rows.len());
+        titles.extend(rows.iter().map(|row| row["title"].as_str().unwrap().to_owned()));
+        let Some(next) = page.body["next_cursor"].as_str() else { break };
+        path = format!("/api/content?limit=200&cursor={next}");
+    }
+    titles.sort_unstable();
+    titles.dedup();
+    assert_eq!(titles.len(), 60, "none is skipped, none repeated");
+
+    let address = service.base.trim_start_matches("http://");
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(address.parse().unwrap()).await.unwrap();
+    let get =
+        format!("GET /api/content HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n");
+    // More than the system's own buffers hold.
+    stream.write_all(get.repeat(12).as_bytes()).await.unwrap();
+    // Only the one that asks is left.
+    until(async || {
+        let asks = service.request(Method::GET, "/metrics").header("connection", "close");
+        let numbers = answer(asks).await;
+        numbers.body.as_str().unwrap().contains("tenantry_http_connections 1")
+    })
+    .await;
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+    assert!(rest.len() < 12 * 900_000, "it was broken off: {}", rest.len());
 }
 
 #[tokio::test]

@@ -76,6 +76,8 @@ async fn a_busy_tenant_is_told_so_and_others_are_served() {
     assert_eq!(busy.headers["retry-after"], "1");
     let other = service.token(globex.id, Role::Owner);
     assert_eq!(service.get(&other, "/api/users").await.status, 200);
+    // The check takes no tenant's slot: it sees neither too little nor too much.
+    assert_eq!(answer(service.request(Method::GET, "/health/ready")).await.status, 200);
     superuser.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
     assert_eq!(service.get(&token, "/api/content").await.status, 200);
@@ -93,7 +95,9 @@ async fn what_takes_too_long_is_ended() {
         let token = service.token(tenant.id, Role::Owner);
         let found =
             tokio::time::timeout(Duration::from_secs(10), service.get(&token, "/api/users")).await;
-        assert_eq!(found.unwrap().problem(), (408, "request_timeout"), "{key}");
+        let found = found.unwrap();
+        assert_eq!(found.problem(), (503, "database_unavailable"), "{key}");
+        assert_eq!(found.headers["retry-after"], "5");
     }
 }
 

@@ -50,5 +50,6 @@ fn actor() -> Actor {
     let name = std::env::var("SUDO_USER")
         .or_else(|_| std::env::var("USER"))
         .or_else(|_| std::env::var("LOGNAME"));
-    Actor::new(format!("cli:{}", name.unwrap_or_else(|_| "unknown".to_owned())))
+    let name = name.unwrap_or_else(|_| format!("uid-{}", rustix::process::getuid().as_raw()));
+    Actor::new(format!("cli:{name}"))
 }

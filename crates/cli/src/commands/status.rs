@@ -51,7 +51,9 @@ pub(super) async fn run(common: &Common, data_dir: &DataDir) -> anyhow::Result<E
     let servers = if directory.exists() { Some(servers(&directory).await?) } else { None };
     let mut glance =
         Glance { servers, api: None, migrations: None, tenants: BTreeMap::new(), problem: None };
-    if let Ok(address) = api_address(common) {
+    // Where our servers are stopped, it is somebody else who answers there.
+    let ours = glance.servers.as_ref().is_none_or(|servers| servers.iter().any(|s| s.running));
+    if let Some(address) = api_address(common).ok().filter(|_| ours) {
         glance.api = Some(Api { address, answers: answers(address).await });
     }
     match database(common).await {

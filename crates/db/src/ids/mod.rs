@@ -46,3 +46,9 @@ pub(crate) fn excerpt(text: &str) -> String {
     }
     cut
 }
+
+/// Controls, and what looks like nothing or turns the line around: a name with it poses as another.
+pub fn is_invisible(c: char) -> bool {
+    let formatting = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    c.is_control() || formatting
+}

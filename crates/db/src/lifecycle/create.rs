@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::config::Config;
 use crate::direct::{AdminDb, begin};
 use crate::error::{Doing, Error};
-use crate::ids::{LaneId, SchemaName, Subdomain, TenantId};
+use crate::ids::{LaneId, SchemaName, Subdomain, TenantId, is_invisible};
 use crate::migrate::{self, Batch, MigrationSet, Migrations};
 use crate::models::audit::{self, Action, Actor};
 use crate::models::tenants::{self, Tenant, TenantInsert};
@@ -92,12 +92,6 @@ fn name_problem(name: &str) -> Option<String> {
     } else {
         None
     }
-}
-
-/// Controls, and what looks like nothing or turns the line around: such a name poses as another.
-fn is_invisible(c: char) -> bool {
-    let formatting = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
-    c.is_control() || formatting
 }
 
 /// Creates a tenant, whole and at the head of the tenant set.

@@ -29,6 +29,19 @@ pub struct Listed<T> {
     pub rows: Vec<T>,
     /// Where the next page begins, if there is one.
     pub next: Option<Position>,
+    position: fn(&T) -> Position,
+}
+
+impl<T> Listed<T> {
+    /// The page's first `count` rows, at least one: the others begin the next page.
+    #[must_use]
+    pub fn shortened(mut self, count: usize) -> Self {
+        if count < self.rows.len() {
+            self.rows.truncate(count.max(1));
+            self.next = self.rows.last().map(self.position);
+        }
+        self
+    }
 }
 
 impl Page {
@@ -58,7 +71,7 @@ impl Page {
         let more = rows.len() > limit;
         rows.truncate(limit);
         let next = rows.last().map(position).filter(|_| more);
-        Listed { rows, next }
+        Listed { rows, next, position }
     }
 }
 
@@ -75,5 +88,16 @@ mod tests {
         let first = page.listed(vec![1, 2, 3], at);
         assert_eq!((first.rows, first.next), (vec![1, 2], Some(at(&2))));
         assert_eq!(page.listed(Vec::new(), at).next, None);
+    }
+
+    #[test]
+    fn a_shortened_page_goes_on_where_it_was_cut() {
+        let page = Page { after: None, limit: 3 };
+        let at = |n: &u128| Position { created_at: Timestamp::UNIX_EPOCH, id: Uuid::from_u128(*n) };
+        let whole = || page.listed(vec![1, 2, 3], at);
+        let cut = whole().shortened(2);
+        assert_eq!((cut.rows, cut.next), (vec![1, 2], Some(at(&2))));
+        assert_eq!(whole().shortened(0).rows, [1], "or nobody would get past a large row");
+        assert_eq!(whole().shortened(3).next, None);
     }
 }

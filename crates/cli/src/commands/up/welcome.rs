@@ -1,5 +1,6 @@
 //! What `up` says once everything runs: where it is, and three requests to begin with.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,8 +26,8 @@ pub(crate) struct Welcome {
     data_dir: PathBuf,
     config: PathBuf,
     platform_token: String,
-    /// Of the first demo tenant's owner; none without demo tenants.
-    tenant_token: Option<String>,
+    /// Of the demo tenants' owners, by subdomain.
+    tenant_tokens: BTreeMap<String, String>,
     curl: [String; 3],
     #[serde(skip)]
     program: String,
@@ -50,19 +51,16 @@ impl Welcome {
         let api = format!("http://{}", settings.http.address);
         let platform =
             claims("operator:up", |claims| claims.scope = Scope::ALL.into_iter().collect());
-        let tenant = match args.no_demo {
-            true => None,
-            false => demo::first(installation).await?,
-        };
-        let tenant_token = tenant
-            .map(|tenant| {
-                let owner = claims("user:up", |claims| {
-                    claims.tenant_id = Some(tenant);
-                    claims.role = Some(Role::Owner);
-                });
-                issue(&settings.auth, &owner, TOKEN_TTL)
-            })
-            .transpose()?;
+        let mut tenant_tokens = BTreeMap::new();
+        let demo = if args.no_demo { Vec::new() } else { demo::find(installation).await? };
+        for (subdomain, tenant) in demo {
+            let owner = claims("user:up", |claims| {
+                claims.tenant_id = Some(tenant);
+                claims.role = Some(Role::Owner);
+            });
+            tenant_tokens.insert(subdomain, issue(&settings.auth, &owner, TOKEN_TTL)?);
+        }
+        let newcomer = free_subdomain(installation).await?;
         Ok(Self {
             primary: address(ports.postgres),
             replica: (!args.no_replica).then(|| address(ports.replica)),
@@ -70,8 +68,8 @@ impl Welcome {
             data_dir: args.data_dir.path(),
             config: config_path.to_owned(),
             platform_token: issue(&settings.auth, &platform, TOKEN_TTL)?,
-            tenant_token,
-            curl: curl(&api, &program),
+            tenant_tokens,
+            curl: curl(&api, &program, &newcomer),
             api,
             program,
         })
@@ -83,10 +81,11 @@ impl Welcome {
             .replica
             .as_ref()
             .map_or_else(String::new, |address| format!("  replica    {address}\n"));
-        let tenant_token = self
-            .tenant_token
-            .as_ref()
-            .map_or_else(String::new, |token| format!("  acme       {token}\n"));
+        let tenant_tokens: String = self
+            .tenant_tokens
+            .iter()
+            .map(|(name, token)| format!("  {name:<10} {token}\n"))
+            .collect();
         let [sign_up, write, read] = curl;
         format!(
             "
@@ -100,7 +99,7 @@ Tenantry is up; Ctrl-C stops it.
 Tokens, good for a day (`{program} token issue` makes others):
 
   platform   {platform_token}
-{tenant_token}
+{tenant_tokens}
 In another terminal, in the same directory: sign up a tenant, write with its token, read it back.
 
 {sign_up}
@@ -113,19 +112,31 @@ In another terminal, in the same directory: sign up a tenant, write with its tok
 }
 
 /// Three lines to be pasted as they stand: sign up, write, read.
-fn curl(api: &str, program: &str) -> [String; 3] {
+fn curl(api: &str, program: &str, newcomer: &str) -> [String; 3] {
     let bearer =
         |whose: &str| format!("-H \"Authorization: Bearer $({program} token issue {whose})\"");
     let json = "-H 'Content-Type: application/json' -d";
-    let (platform, tenant) = (bearer("--platform"), bearer("--tenant initech"));
+    let (platform, tenant) = (bearer("--platform"), bearer(&format!("--tenant {newcomer}")));
     [
         format!(
             "curl -sS -w '\\n' {api}/api/tenants {platform} {json} \
-             '{{\"name\": \"Initech\", \"subdomain\": \"initech\"}}'"
+             '{{\"name\": \"Initech\", \"subdomain\": \"{newcomer}\"}}'"
         ),
         format!("curl -sS -w '\\n' {api}/api/content {tenant} {json} '{{\"title\": \"Hello\"}}'"),
         format!("curl -sS -w '\\n' {api}/api/content {tenant}"),
     ]
+}
+
+/// A name for the tenant to be signed up, so that the lines work after the first start, too.
+async fn free_subdomain(installation: &Installation) -> anyhow::Result<String> {
+    let mut name = "initech".to_owned();
+    for n in 2.. {
+        if installation.directory().find_by_subdomain(&name.parse()?).await?.is_none() {
+            break;
+        }
+        name = format!("initech-{n}");
+    }
+    Ok(name)
 }
 
 fn claims(sub: &str, fill: impl FnOnce(&mut Claims)) -> Claims {
