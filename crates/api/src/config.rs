@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tenantry_db::config::Reader;
-use tenantry_db::{Config, Error, Secret};
+use tenantry_db::{Config, Error};
+
+use crate::auth::AuthSettings;
 
 /// What the service takes from the configuration.
 #[derive(Debug, Clone)]
@@ -36,43 +38,13 @@ pub struct HttpSettings {
     pub header_timeout: Duration,
 }
 
-/// Which tokens the service believes, and how it signs its own.
-#[derive(Debug, Clone)]
-pub struct AuthSettings {
-    pub(crate) secret: Option<Secret>,
-    /// What tokens must say in `iss`.
-    pub issuer: String,
-    /// What tokens must say in `aud`.
-    pub audience: String,
-    /// How far clocks may differ.
-    pub leeway: Duration,
-}
-
 impl Settings {
     /// Reads both sections.
     ///
     /// # Errors
     /// [`Error::Config`] with every problem found. A secret that is not set is none yet.
     pub fn from_config(config: &Config) -> Result<Self, Error> {
-        config.section(|reader| Self { http: http(reader), auth: auth(reader) })
-    }
-}
-
-impl AuthSettings {
-    /// RFC 7518 asks for a key as long as the hash; a shorter one can be guessed from a token.
-    pub const MIN_SECRET_BYTES: usize = 32;
-
-    /// The key.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if `auth.secret` is not set.
-    pub(crate) fn secret(&self) -> Result<&Secret, Error> {
-        self.secret.as_ref().ok_or_else(|| Error::Config {
-            problems: vec![
-                "`auth.secret` is not set, and tokens can't do without (TENANTRY_AUTH__SECRET)"
-                    .to_owned(),
-            ],
-        })
+        config.section(|reader| Self { http: http(reader), auth: AuthSettings::read(reader) })
     }
 }
 
@@ -95,27 +67,6 @@ fn http(reader: &mut Reader<'_>) -> HttpSettings {
     }
 }
 
-fn auth(reader: &mut Reader<'_>) -> AuthSettings {
-    let text = reader.text("auth.secret");
-    if !text.is_empty() && text.len() < AuthSettings::MIN_SECRET_BYTES {
-        let rule = format!("needs at least {} bytes", AuthSettings::MIN_SECRET_BYTES);
-        reader.problem("auth.secret", &rule);
-    }
-    let mut set = |key: &str| {
-        let text = reader.text(key);
-        if text.is_empty() {
-            reader.problem(key, "must not be empty");
-        }
-        text
-    };
-    AuthSettings {
-        secret: (!text.is_empty()).then(|| Secret::new(text)),
-        issuer: set("auth.issuer"),
-        audience: set("auth.audience"),
-        leeway: reader.duration("auth.leeway"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tenantry_db::config::Layers;
@@ -134,7 +85,7 @@ mod tests {
         let settings = read(&[]).unwrap();
         assert_eq!(settings.http.address, "127.0.0.1:8080".parse().unwrap());
         assert_eq!(settings.http.body_limit_bytes, 256 * 1024);
-        assert!(matches!(settings.auth.secret(), Err(Error::Config { .. })));
+        assert!(matches!(settings.auth.source(), Err(Error::Config { .. })));
     }
 
     #[test]
@@ -144,8 +95,8 @@ mod tests {
         insta::assert_snapshot!(error, @r#"
         the configuration is wrong in 3 places:
           - `http.bind` takes an IP address such as "127.0.0.1" or "::" (from `test`)
-          - `auth.secret` needs at least 32 bytes (from `test`)
           - `auth.issuer` must not be empty (from `test`)
+          - `auth.secret` needs at least 32 bytes (from `test`)
         "#);
         let settings = read(&[("auth.secret", "0123456789abcdef0123456789abcdef")]).unwrap();
         assert!(!format!("{settings:?}").contains("abcdef"));

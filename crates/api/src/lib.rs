@@ -24,14 +24,15 @@ use axum::Router;
 use tenantry_db::{Error, Installation};
 use tokio::net::TcpListener;
 
-pub use config::{AuthSettings, HttpSettings, Settings};
+pub use auth::AuthSettings;
+pub use config::{HttpSettings, Settings};
 pub use state::ApiState;
 
 /// Serves until `shutdown` is done; then takes no more connections, and lets requests under way
 /// finish within `http.shutdown_grace`.
 ///
 /// # Errors
-/// [`Error::Config`] if `auth.secret` is not set.
+/// [`Error::Config`] if no source of keys for tokens is set.
 pub async fn serve(
     listener: TcpListener,
     installation: Installation,
@@ -40,13 +41,14 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let http = settings.http.clone();
     let state = ApiState::new(installation, settings)?;
-    let upkeep = tokio::spawn(state.metrics().upkeep());
+    let upkeep = tokio::spawn(state.upkeep());
     server::run(listener, router(state), &http, shutdown).await;
     upkeep.abort();
     Ok(())
 }
 
-/// The service without a socket: for tests, or to be nested in a service of one's own.
+/// The service without a socket: for tests, or to be nested in a service of one's own, which then runs
+/// [`ApiState::upkeep`] beside it.
 pub fn router(state: ApiState) -> Router {
     let edge = middleware::edge::Edge::new(&state);
     middleware::edge::around(routes::all(), edge).with_state(state)

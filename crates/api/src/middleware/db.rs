@@ -50,7 +50,7 @@ async fn tenant_db(
     state: &ApiState,
     intent: Intent,
 ) -> Result<TenantDb, Problem> {
-    let claims = claims(&parts.headers, state)?;
+    let claims = claims(&parts.headers, state).await?;
     let id = named_tenant(&claims, &parts.headers)?;
     check_role(&claims, intent)?;
     tracing::Span::current().record("tenant.id", tracing::field::display(id));
