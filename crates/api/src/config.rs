@@ -101,4 +101,73 @@ mod tests {
         let settings = read(&[("auth.secret", "0123456789abcdef0123456789abcdef")]).unwrap();
         assert!(!format!("{settings:?}").contains("abcdef"));
     }
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn contradictory_sources_of_keys_are_refused_together() {
+        let error = read(&[
+            ("auth.secret", SECRET),
+            ("auth.public_key_file", "/nowhere/key.pem"),
+            ("auth.jwks_url", "http://idp.example/jwks"),
+            ("auth.jwks_refresh_interval", "1s"),
+        ])
+        .unwrap_err();
+        insta::assert_snapshot!(error, @r#"
+        the configuration is wrong in 5 places:
+          - `auth.public_key_file` can't stand beside `auth.secret`: keys come from one place (from `test`)
+          - `auth.jwks_url` can't stand beside `auth.secret`: keys come from one place (from `test`)
+          - `auth.jwks_refresh_interval` must not be shorter than `auth.jwks_min_refetch_interval` (from `test`)
+          - `auth.public_key_file` can't be read: No such file or directory (os error 2) (from `test`)
+          - `auth.jwks_url` must begin with `https://`; `http://` is for this machine only (from `test`)
+        "#);
+    }
+
+    #[test]
+    fn only_a_safe_url_is_taken() {
+        for good in [
+            "https://idp.example/k?a=b",
+            "http://127.0.0.1:1/k",
+            "http://[::1]/k",
+            "http://localhost/k",
+        ] {
+            assert!(read(&[("auth.jwks_url", good)]).is_ok(), "{good}");
+        }
+        for bad in [
+            "http://idp.example/k",
+            "http://localhost.example/k",
+            "http://127.0.0.1.example/k",
+            "http://0.0.0.0/k",
+            "https://u:p4ss@idp.example/k",
+            "file:///etc/passwd",
+            "ftp://localhost/k",
+            "idp.example",
+        ] {
+            let error = read(&[("auth.jwks_url", bad)]).unwrap_err().to_string();
+            assert!(error.contains("auth.jwks_url") && !error.contains("p4ss"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_algorithm_must_fit_the_kind_of_key() {
+        let read = |key: &str, value: &str, algorithm: &str| {
+            let layers = Layers::defaults().flag("test", key, value);
+            let list = vec![algorithm];
+            let config = Config::from_layers(layers.flag("test", "auth.algorithms", list)).unwrap();
+            Settings::from_config(&config).is_ok()
+        };
+        let url = "https://idp.example/k";
+        for (algorithm, secret, public) in [
+            ("HS256", true, false),
+            ("RS256", false, true),
+            ("ES256", false, true),
+            ("EdDSA", false, true),
+            ("none", false, false),
+            ("rs256", false, false),
+            ("HS512", false, false),
+        ] {
+            assert_eq!(read("auth.secret", SECRET, algorithm), secret, "{algorithm}");
+            assert_eq!(read("auth.jwks_url", url, algorithm), public, "{algorithm}");
+        }
+    }
 }

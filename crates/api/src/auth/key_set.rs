@@ -95,3 +95,88 @@ impl KeySet {
         self.keys.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// The public key of RFC 8037, appendix A.
+    fn ed() -> Value {
+        json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"})
+    }
+
+    fn why(name: &str, value: Value) -> Option<Unusable> {
+        let mut jwk = ed();
+        jwk[name] = value;
+        let document = json!({ "keys": [jwk] }).to_string();
+        let (_, passed) = KeySet::parse(document.as_bytes(), &Algorithm::PUBLIC).unwrap();
+        passed.first().map(|key| key.why)
+    }
+
+    #[test]
+    fn a_key_must_agree_with_itself() {
+        for (name, value, expected) in [
+            ("kid", json!("a"), None),
+            ("use", json!("sig"), None),
+            ("alg", json!("EdDSA"), None),
+            ("key_ops", json!(["verify"]), None),
+            ("use", json!("enc"), Some(Unusable::Use)),
+            ("use", json!(null), Some(Unusable::Use)),
+            ("key_ops", json!(["encrypt"]), Some(Unusable::Use)),
+            ("alg", json!("HS256"), Some(Unusable::Algorithm)),
+            ("alg", json!("RS256"), Some(Unusable::Algorithm)),
+            ("alg", json!(1), Some(Unusable::Algorithm)),
+            ("kty", json!("oct"), Some(Unusable::Symmetric)),
+            ("kty", json!("EC"), Some(Unusable::Type)),
+            ("kty", json!("RSA"), Some(Unusable::Malformed)),
+            ("crv", json!("Ed448"), Some(Unusable::Type)),
+            ("x", json!("AAAA"), Some(Unusable::Malformed)),
+            ("d", json!("AAAA"), Some(Unusable::Private)),
+            ("kid", json!(1), Some(Unusable::KeyId)),
+        ] {
+            assert_eq!(why(name, value.clone()), expected, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn weak_and_impossible_keys_are_passed_over() {
+        let number = |bytes: usize| data_encoding::BASE64URL_NOPAD.encode(&vec![0xff; bytes]);
+        for (jwk, expected) in [
+            (json!({"kty": "RSA", "n": number(128), "e": "AQAB"}), Unusable::RsaLength),
+            (json!({"kty": "RSA", "n": number(255), "e": "AQAB"}), Unusable::RsaLength),
+            (json!({"kty": "RSA", "n": number(1025), "e": "AQAB"}), Unusable::RsaLength),
+            (json!({"kty": "RSA", "n": number(256), "e": "AQ"}), Unusable::Malformed),
+            (
+                json!({"kty": "EC", "crv": "P-256", "x": number(32), "y": number(32)}),
+                Unusable::Malformed,
+            ),
+            (
+                json!({"kty": "EC", "crv": "P-256", "x": number(31), "y": number(33)}),
+                Unusable::Malformed,
+            ),
+            (
+                json!({"kty": "EC", "crv": "P-384", "x": number(48), "y": number(48)}),
+                Unusable::Type,
+            ),
+            (json!([]), Unusable::Malformed),
+        ] {
+            let document = json!({ "keys": [jwk] }).to_string();
+            let (set, passed) = KeySet::parse(document.as_bytes(), &Algorithm::PUBLIC).unwrap();
+            assert!(set.is_empty());
+            assert_eq!(passed[0].why, expected, "{document}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_server_sends_is_read_without_a_panic(text in "\\PC{0,200}", kty in "RSA|EC|OKP|oct|", value in "[A-Za-z0-9_-]{0,90}") {
+            prop_assert!(KeySet::parse(text.as_bytes(), &Algorithm::PUBLIC).is_none_or(|(set, _)| set.is_empty()));
+            let jwk = json!({"kty": kty, "crv": "P-256", "x": value, "y": value, "n": value, "e": value});
+            let document = json!({ "keys": [jwk] }).to_string();
+            prop_assert!(KeySet::parse(document.as_bytes(), &Algorithm::PUBLIC).unwrap().0.is_empty());
+        }
+    }
+}
