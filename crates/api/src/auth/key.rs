@@ -165,6 +165,10 @@ impl Key {
         if !(2048..=8192).contains(&bits) {
             return Err(Unusable::RsaLength);
         }
+        // The library takes 1, with which every message is its own signature.
+        if matches!(e, [] | [1]) || e.last().is_some_and(|low| low % 2 == 0) {
+            return Err(Unusable::Malformed);
+        }
         RsaPublicKeyComponents { n, e }
             .to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)
             .map_err(|_| Unusable::Malformed)?;
