@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tenantry_db::config::Reader;
-use tenantry_db::{Config, Error, Secret};
+use tenantry_db::{Config, Error};
+
+use crate::auth::AuthSettings;
 
 /// What the service takes from the configuration.
 #[derive(Debug, Clone)]
@@ -45,43 +47,13 @@ pub struct HttpSettings {
     pub write_timeout: Duration,
 }
 
-/// Which tokens the service believes, and how it signs its own.
-#[derive(Debug, Clone)]
-pub struct AuthSettings {
-    pub(crate) secret: Option<Secret>,
-    /// What tokens must say in `iss`.
-    pub issuer: String,
-    /// What tokens must say in `aud`.
-    pub audience: String,
-    /// How far clocks may differ.
-    pub leeway: Duration,
-}
-
 impl Settings {
     /// Reads both sections.
     ///
     /// # Errors
     /// [`Error::Config`] with every problem found. A secret that is not set is none yet.
     pub fn from_config(config: &Config) -> Result<Self, Error> {
-        config.section(|reader| Self { http: http(reader), auth: auth(reader) })
-    }
-}
-
-impl AuthSettings {
-    /// RFC 7518 asks for a key as long as the hash; a shorter one can be guessed from a token.
-    pub const MIN_SECRET_BYTES: usize = 32;
-
-    /// The key.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if `auth.secret` is not set.
-    pub(crate) fn secret(&self) -> Result<&Secret, Error> {
-        self.secret.as_ref().ok_or_else(|| Error::Config {
-            problems: vec![
-                "`auth.secret` is not set, and tokens can't do without (TENANTRY_AUTH__SECRET)"
-                    .to_owned(),
-            ],
-        })
+        config.section(|reader| Self { http: http(reader), auth: AuthSettings::read(reader) })
     }
 }
 
@@ -142,27 +114,6 @@ fn trusted_proxies(reader: &mut Reader<'_>) -> Vec<IpNet> {
     })
 }
 
-fn auth(reader: &mut Reader<'_>) -> AuthSettings {
-    let text = reader.text("auth.secret");
-    if !text.is_empty() && text.len() < AuthSettings::MIN_SECRET_BYTES {
-        let rule = format!("needs at least {} bytes", AuthSettings::MIN_SECRET_BYTES);
-        reader.problem("auth.secret", &rule);
-    }
-    let mut set = |key: &str| {
-        let text = reader.text(key);
-        if text.is_empty() {
-            reader.problem(key, "must not be empty");
-        }
-        text
-    };
-    AuthSettings {
-        secret: (!text.is_empty()).then(|| Secret::new(text)),
-        issuer: set("auth.issuer"),
-        audience: set("auth.audience"),
-        leeway: reader.duration("auth.leeway"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tenantry_db::config::Layers;
@@ -181,7 +132,7 @@ mod tests {
         let settings = read(&[]).unwrap();
         assert_eq!(settings.http.address, "127.0.0.1:8080".parse().unwrap());
         assert_eq!(settings.http.body_limit_bytes, 256 * 1024);
-        assert!(matches!(settings.auth.secret(), Err(Error::Config { .. })));
+        assert!(matches!(settings.auth.source(), Err(Error::Config { .. })));
     }
 
     #[test]
@@ -199,10 +150,79 @@ mod tests {
           - `http.bind` takes an IP address such as "127.0.0.1" or "::" (from `test`)
           - `http.base_domain` takes a domain such as "example.com", without a port or a dot at an end (from `test`)
           - `http.trusted_proxies` takes a list such as ["a", "b"] (from `test`)
-          - `auth.secret` needs at least 32 bytes (from `test`)
           - `auth.issuer` must not be empty (from `test`)
+          - `auth.secret` needs at least 32 bytes (from `test`)
         "#);
         let settings = read(&[("auth.secret", "0123456789abcdef0123456789abcdef")]).unwrap();
         assert!(!format!("{settings:?}").contains("abcdef"));
+    }
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn contradictory_sources_of_keys_are_refused_together() {
+        let error = read(&[
+            ("auth.secret", SECRET),
+            ("auth.public_key_file", "/nowhere/key.pem"),
+            ("auth.jwks_url", "http://idp.example/jwks"),
+            ("auth.jwks_refresh_interval", "1s"),
+        ])
+        .unwrap_err();
+        insta::assert_snapshot!(error, @r#"
+        the configuration is wrong in 5 places:
+          - `auth.public_key_file` can't stand beside `auth.secret`: keys come from one place (from `test`)
+          - `auth.jwks_url` can't stand beside `auth.secret`: keys come from one place (from `test`)
+          - `auth.jwks_refresh_interval` must not be shorter than `auth.jwks_min_refetch_interval` (from `test`)
+          - `auth.public_key_file` can't be read: No such file or directory (os error 2) (from `test`)
+          - `auth.jwks_url` must begin with `https://`; `http://` is for this machine only (from `test`)
+        "#);
+    }
+
+    #[test]
+    fn only_a_safe_url_is_taken() {
+        for good in [
+            "https://idp.example/k?a=b",
+            "http://127.0.0.1:1/k",
+            "http://[::1]/k",
+            "http://localhost/k",
+        ] {
+            assert!(read(&[("auth.jwks_url", good)]).is_ok(), "{good}");
+        }
+        for bad in [
+            "http://idp.example/k",
+            "http://localhost.example/k",
+            "http://127.0.0.1.example/k",
+            "http://0.0.0.0/k",
+            "https://u:p4ss@idp.example/k",
+            "file:///etc/passwd",
+            "ftp://localhost/k",
+            "idp.example",
+        ] {
+            let error = read(&[("auth.jwks_url", bad)]).unwrap_err().to_string();
+            assert!(error.contains("auth.jwks_url") && !error.contains("p4ss"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_algorithm_must_fit_the_kind_of_key() {
+        let read = |key: &str, value: &str, algorithm: &str| {
+            let layers = Layers::defaults().flag("test", key, value);
+            let list = vec![algorithm];
+            let config = Config::from_layers(layers.flag("test", "auth.algorithms", list)).unwrap();
+            Settings::from_config(&config).is_ok()
+        };
+        let url = "https://idp.example/k";
+        for (algorithm, secret, public) in [
+            ("HS256", true, false),
+            ("RS256", false, true),
+            ("ES256", false, true),
+            ("EdDSA", false, true),
+            ("none", false, false),
+            ("rs256", false, false),
+            ("HS512", false, false),
+        ] {
+            assert_eq!(read("auth.secret", SECRET, algorithm), secret, "{algorithm}");
+            assert_eq!(read("auth.jwks_url", url, algorithm), public, "{algorithm}");
+        }
     }
 }

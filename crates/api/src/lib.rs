@@ -25,14 +25,15 @@ use tenantry_db::{Error, Installation};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-pub use config::{AuthSettings, HttpSettings, Settings};
+pub use auth::AuthSettings;
+pub use config::{HttpSettings, Settings};
 pub use state::ApiState;
 
 /// Serves until `shutdown` is done; then takes no more connections, and lets requests under way
 /// finish within `http.shutdown_grace`.
 ///
 /// # Errors
-/// [`Error::Config`] if `auth.secret` is not set.
+/// [`Error::Config`] if no source of keys for tokens is set.
 pub async fn serve(
     listener: TcpListener,
     installation: Installation,
@@ -44,14 +45,15 @@ pub async fn serve(
     let directory = state.installation().directory().clone();
     // Ended when this is dropped.
     let mut beside = JoinSet::new();
-    beside.spawn(state.metrics().upkeep());
+    beside.spawn(state.upkeep());
     beside.spawn(async move { directory.follow().await });
     let metrics = state.metrics().clone();
     server::run(listener, router(state), &http, &metrics, shutdown).await;
     Ok(())
 }
 
-/// The service without a socket: for tests, or to be nested in a service of one's own.
+/// The service without a socket: for tests, or to be nested in a service of one's own, which then runs
+/// [`ApiState::upkeep`] beside it.
 pub fn router(state: ApiState) -> Router {
     let edge = middleware::edge::Edge::new(&state);
     middleware::edge::around(routes::all(), edge).with_state(state)

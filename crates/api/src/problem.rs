@@ -37,6 +37,7 @@ pub(crate) enum Code {
     InvalidState,
     LegalHold,
     TenantBusy,
+    KeysUnavailable,
     DatabaseUnavailable,
     Internal,
 }
@@ -85,6 +86,9 @@ impl Code {
             Self::InvalidState => ("invalid_state", S::CONFLICT, "It can't be done at the moment"),
             Self::LegalHold => ("legal_hold", S::CONFLICT, "The tenant is under a legal hold"),
             Self::TenantBusy => ("tenant_busy", S::TOO_MANY_REQUESTS, "Too many requests at once"),
+            Self::KeysUnavailable => {
+                ("keys_unavailable", S::SERVICE_UNAVAILABLE, "Tokens can't be checked")
+            }
             Self::DatabaseUnavailable => {
                 ("database_unavailable", S::SERVICE_UNAVAILABLE, "The database does not answer")
             }
@@ -104,7 +108,7 @@ impl Code {
     fn retry_after_s(self) -> Option<u16> {
         match self {
             Self::TenantBusy => Some(1),
-            Self::DatabaseUnavailable => Some(5),
+            Self::KeysUnavailable | Self::DatabaseUnavailable => Some(5),
             _ => None,
         }
     }
@@ -228,7 +232,7 @@ impl Problem {
         let cause = Causes(self.cause.as_deref());
         match self.code {
             Code::Internal => tracing::error!(code, %cause, "request failed"),
-            Code::DatabaseUnavailable => {
+            Code::KeysUnavailable | Code::DatabaseUnavailable => {
                 tracing::warn!(code, %cause, detail = self.detail, "request failed");
             }
             _ => tracing::debug!(code, %cause, detail = self.detail, "request refused"),

@@ -1,7 +1,9 @@
 //! What every handler can reach.
 
+use std::future::Future;
 use std::sync::Arc;
 
+use futures_util::future::join;
 use tenantry_db::{Error, Installation};
 
 use crate::auth::Verifier;
@@ -28,7 +30,7 @@ impl ApiState {
     /// Puts the state together. Nothing connects before its first use.
     ///
     /// # Errors
-    /// [`Error::Config`] if `auth.secret` is not set.
+    /// [`Error::Config`] if no source of keys for tokens is set.
     pub fn new(installation: Installation, settings: Settings) -> Result<Self, Error> {
         let inner = Inner {
             installation,
@@ -38,6 +40,15 @@ impl ApiState {
             readiness: Readiness::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What the service does by itself beside answering, without end: it fetches the keys for tokens
+    /// (until then, none can be checked) and keeps its numbers in order.
+    pub fn upkeep(&self) -> impl Future<Output = ()> + use<> {
+        let (keys, metrics) = (self.verifier().upkeep(), self.metrics().upkeep());
+        async move {
+            join(keys, metrics).await;
+        }
     }
 
     pub(crate) fn installation(&self) -> &Installation {

@@ -158,7 +158,11 @@ fn decide(document: &mut DocumentMut, decided: &Decided) -> anyhow::Result<()> {
     set(document, "database", "direct_url", value(admin));
     set(document, "database", "replica_urls", value(replicas));
     set(document, "http", "port", value(i64::from(*http_port)));
-    for section in ["lanes", "auth"] {
+    // Tokens that are checked with public keys need no secret, and may not have one beside them.
+    let public = ["public_key_file", "jwks_file", "jwks_url"];
+    let public =
+        public.iter().any(|key| text(document, "auth", key).is_some_and(|t| !t.is_empty()));
+    for section in if public { &["lanes"][..] } else { &["lanes", "auth"] } {
         let former = text(document, section, "secret").filter(|secret| !secret.is_empty());
         let secret = former.map_or_else(random, Ok)?;
         set(document, section, "secret", value(secret));

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tenantry_db::Error;
 
 use super::claims::{Claims, TokenClaims};
-use crate::config::AuthSettings;
+use super::settings::AuthSettings;
 
 #[derive(Serialize)]
 struct Token<'a> {

@@ -10,13 +10,13 @@ use tenantry_db::models::audit::Actor;
 use tenantry_db::{TenantId, TenantRef};
 
 use super::db::own_entry;
-use crate::auth::{Claims, Role, Scope};
+use crate::auth::{Claims, Refusal, Role, Scope};
 use crate::body::PathId;
 use crate::problem::{Code, Problem};
 use crate::state::ApiState;
 
 /// What the request's token claims, once it was verified.
-pub(super) fn claims(headers: &HeaderMap, state: &ApiState) -> Result<Claims, Problem> {
+pub(super) async fn claims(headers: &HeaderMap, state: &ApiState) -> Result<Claims, Problem> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = given.next() else {
         let detail = "send a token with `Authorization: Bearer …`";
@@ -29,9 +29,14 @@ pub(super) fn claims(headers: &HeaderMap, state: &ApiState) -> Result<Claims, Pr
         tracing::debug!("token refused: not one `Authorization: Bearer …`");
         return Err(invalid_token());
     };
-    state.verifier().verify(token).map_err(|refusal| {
+    state.verifier().verify(token).await.map_err(|refusal| {
         tracing::debug!(%refusal, "token refused");
-        invalid_token()
+        match refusal {
+            Refusal::NoKeysYet => {
+                Problem::new(Code::KeysUnavailable, "tokens can't be checked yet: try again later")
+            }
+            _ => invalid_token(),
+        }
     })
 }
 
@@ -81,7 +86,7 @@ impl<N: Needed> FromRequestParts<ApiState> for Platform<N> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
-        let claims = claims(&parts.headers, state)?;
+        let claims = claims(&parts.headers, state).await?;
         require(&claims, N::SCOPE)?;
         Ok(Self { claims, needed: PhantomData })
     }
@@ -103,7 +108,7 @@ impl FromRequestParts<ApiState> for VisibleTenant {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
-        let claims = claims(&parts.headers, state)?;
+        let claims = claims(&parts.headers, state).await?;
         let PathId(id) = PathId::from_request_parts(parts, state).await?;
         let id = TenantId::from(id);
         tracing::Span::current().record("tenant.id", tracing::field::display(id));

@@ -50,7 +50,7 @@ async fn tenant_db(
     state: &ApiState,
     intent: Intent,
 ) -> Result<TenantDb, Problem> {
-    let claims = claims(&parts.headers, state)?;
+    let claims = claims(&parts.headers, state).await?;
     let named = Named::by(parts, state)?;
     let entry = match claims.tenant_id {
         Some(own) => {

@@ -49,12 +49,16 @@ pub(super) async fn live() -> Json<Value> {
 }
 
 pub(super) async fn ready(State(state): State<ApiState>) -> Result<Json<Value>, Problem> {
-    let reasons = state.readiness().reasons(state.installation()).await;
-    if reasons.is_empty() {
-        return Ok(Json(json!({ "status": "ready" })));
+    let mut reasons = state.readiness().reasons(state.installation()).await;
+    let code = match (reasons.is_empty(), state.verifier().has_keys()) {
+        (true, true) => return Ok(Json(json!({ "status": "ready" }))),
+        (true, false) => Code::KeysUnavailable,
+        (false, _) => Code::DatabaseUnavailable,
+    };
+    if !state.verifier().has_keys() {
+        reasons.push(reason("keys", "the keys for tokens were not fetched yet"));
     }
-    let problem = Problem::new(Code::DatabaseUnavailable, "the service can't serve tenants");
-    Err(problem.with_errors(reasons))
+    Err(Problem::new(code, "the service can't serve tenants").with_errors(reasons))
 }
 
 /// The direct connection, and whether the public schema is what this program needs.

@@ -3,10 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
 mod edge;
+mod jwks_url;
 mod matrix;
 mod outage;
+mod public_keys;
 mod routes;
 mod service;
 mod shutdown;
+mod signer;
 mod tenancy;
 mod tokens;

@@ -14,14 +14,14 @@ fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
-fn good_claims(tenant: TenantId) -> Value {
+pub(crate) fn good_claims(tenant: TenantId) -> Value {
     json!({
         "sub": "u", "tenant_id": tenant, "role": "member",
         "iss": "tenantry", "aud": "tenantry-api", "exp": now() + 600,
     })
 }
 
-fn unsigned(header: &Value, claims: &Value) -> String {
+pub(crate) fn unsigned(header: &Value, claims: &Value) -> String {
     let part = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
     format!("{}.{}", part(header), part(claims))
 }
@@ -37,7 +37,7 @@ fn hs256(claims: &Value) -> String {
     signed(&json!({"alg": "HS256"}), claims, SECRET, Algorithm::HS256)
 }
 
-fn with(tenant: TenantId, key: &str, value: Value) -> Value {
+pub(crate) fn with(tenant: TenantId, key: &str, value: Value) -> Value {
     let mut claims = good_claims(tenant);
     claims[key] = value;
     claims
@@ -91,7 +91,7 @@ fn forged(tenant: TenantId) -> Vec<(&'static str, String)> {
 }
 
 /// Without what differs in any two answers.
-fn shown(answer: &Answer) -> Value {
+pub(crate) fn shown(answer: &Answer) -> Value {
     assert_eq!(answer.problem(), (401, "invalid_token"), "{answer:?}");
     let mut body = answer.body.clone();
     body.as_object_mut().unwrap().remove("request_id");

@@ -244,7 +244,8 @@ impl Reader<'_> {
         }
     }
 
-    fn path(&mut self, key: &str) -> Option<PathBuf> {
+    /// A path; none if it is empty.
+    pub fn path(&mut self, key: &str) -> Option<PathBuf> {
         let text = self.text(key);
         (!text.is_empty()).then(|| PathBuf::from(text))
     }

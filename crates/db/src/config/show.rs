@@ -65,6 +65,8 @@ fn without_password(text: &str) -> String {
             let user = config.get_user().map_or_else(String::new, |u| format!("{u}@"));
             format!("postgresql://{user}{host}{port}/{}", config.get_dbname().unwrap_or_default())
         }
+        // An address of another kind: what may be a secret stands before `@` or after `?`.
+        Err(_) if text.starts_with("https://") && !text.contains(['@', '?']) => text.to_owned(),
         Err(_) => "(hidden)".to_owned(),
     }
 }

@@ -25,7 +25,8 @@ pub(crate) struct Welcome {
     pgbouncer: String,
     data_dir: PathBuf,
     config: PathBuf,
-    platform_token: String,
+    /// None where tokens are checked with public keys: then somebody else issues them.
+    platform_token: Option<String>,
     /// Of the demo tenants' owners, by subdomain.
     tenant_tokens: BTreeMap<String, String>,
     curl: [String; 3],
@@ -52,7 +53,9 @@ impl Welcome {
         let platform =
             claims("operator:up", |claims| claims.scope = Scope::ALL.into_iter().collect());
         let mut tenant_tokens = BTreeMap::new();
-        let demo = if args.no_demo { Vec::new() } else { demo::find(installation).await? };
+        let issues = settings.auth.can_issue();
+        let demo =
+            if args.no_demo || !issues { Vec::new() } else { demo::find(installation).await? };
         for (subdomain, tenant) in demo {
             let owner = claims("user:up", |claims| {
                 claims.tenant_id = Some(tenant);
@@ -67,7 +70,9 @@ impl Welcome {
             pgbouncer: address(ports.pgbouncer),
             data_dir: args.data_dir.path(),
             config: config_path.to_owned(),
-            platform_token: issue(&settings.auth, &platform, TOKEN_TTL)?,
+            platform_token: issues
+                .then(|| issue(&settings.auth, &platform, TOKEN_TTL))
+                .transpose()?,
             tenant_tokens,
             curl: curl(&api, &program, &newcomer),
             api,
@@ -81,12 +86,26 @@ impl Welcome {
             .replica
             .as_ref()
             .map_or_else(String::new, |address| format!("  replica    {address}\n"));
-        let tenant_tokens: String = self
-            .tenant_tokens
-            .iter()
-            .map(|(name, token)| format!("  {name:<10} {token}\n"))
-            .collect();
         let [sign_up, write, read] = curl;
+        let tokens = match platform_token {
+            Some(platform_token) => format!(
+                "Tokens, good for a day (`{program} token issue` makes others):
+
+  platform   {platform_token}
+{}
+In another terminal, in the same directory: sign up a tenant, write with its token, read it back.
+
+{sign_up}
+{write}
+{read}
+",
+                self.tenant_tokens
+                    .iter()
+                    .map(|(name, token)| format!("  {name:<10} {token}\n"))
+                    .collect::<String>()
+            ),
+            None => "Tokens come from the issuer whose public keys `[auth]` names.\n".to_owned(),
+        };
         format!(
             "
 Tenantry is up; Ctrl-C stops it.
@@ -96,16 +115,7 @@ Tenantry is up; Ctrl-C stops it.
 {replica}  PgBouncer  {pgbouncer}
   directory  {directory}
 
-Tokens, good for a day (`{program} token issue` makes others):
-
-  platform   {platform_token}
-{tenant_tokens}
-In another terminal, in the same directory: sign up a tenant, write with its token, read it back.
-
-{sign_up}
-{write}
-{read}
-",
+{tokens}",
             directory = self.data_dir.display(),
         )
     }
