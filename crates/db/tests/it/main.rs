@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
+mod attacks;
 mod doctor;
 mod init;
 mod leaks;
@@ -9,6 +10,7 @@ mod migrate;
 mod models;
 mod pooler;
 mod provisioning;
+mod rig;
 mod rights;
 mod tenant_db;
 
