@@ -14,7 +14,8 @@ use crate::ids::SchemaName;
 pub const COMMIT: &str = "COMMIT; CLOSE ALL; UNLISTEN *; RESET SESSION AUTHORIZATION; RESET ALL";
 
 /// Ends a transaction and undoes its work.
-pub const ROLLBACK: &str = "ROLLBACK; CLOSE ALL; UNLISTEN *; RESET SESSION AUTHORIZATION; RESET ALL";
+pub const ROLLBACK: &str =
+    "ROLLBACK; CLOSE ALL; UNLISTEN *; RESET SESSION AUTHORIZATION; RESET ALL";
 
 /// Opens a transaction as a tenant.
 ///

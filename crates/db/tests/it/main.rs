@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
 mod attacks;
+mod cancel;
 mod doctor;
 mod init;
 mod leaks;
