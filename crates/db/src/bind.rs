@@ -8,10 +8,14 @@ use crate::config::Tier;
 use crate::ids::SchemaName;
 
 /// Ends a transaction and keeps its work. One message, so it costs no trip of its own.
-pub const COMMIT: &str = "COMMIT; RESET SESSION AUTHORIZATION; RESET ALL";
+///
+/// `CLOSE ALL`, because a cursor `WITH HOLD` outlives its transaction, and the next one to use the
+/// connection could fetch the rows of another tenant from it.
+pub const COMMIT: &str = "COMMIT; CLOSE ALL; UNLISTEN *; RESET SESSION AUTHORIZATION; RESET ALL";
 
 /// Ends a transaction and undoes its work.
-pub const ROLLBACK: &str = "ROLLBACK; RESET SESSION AUTHORIZATION; RESET ALL";
+pub const ROLLBACK: &str =
+    "ROLLBACK; CLOSE ALL; UNLISTEN *; RESET SESSION AUTHORIZATION; RESET ALL";
 
 /// Opens a transaction as a tenant.
 ///

@@ -9,6 +9,9 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
+/// Between two messages of [`Wire::RepliesOneByOne`].
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// What a proxy does to the bytes that pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wire {
@@ -16,6 +19,9 @@ pub enum Wire {
     Open,
     /// Holds replies back; requests pass.
     RepliesHeld,
+    /// Passes replies message by message with a pause between them, so that a client which awaits
+    /// several is woken for each.
+    RepliesOneByOne,
     /// Ends every connection, and each new one at once.
     Cut,
 }
@@ -117,17 +123,35 @@ async fn one_way(
         }
     };
     let writing = async move {
-        let mut held = held;
-        while let Some(bytes) = receiver.recv().await {
+        let (mut held, mut bytes) = (held, Vec::new());
+        while let Some(more) = receiver.recv().await {
+            bytes.extend(more);
+            let mut one_by_one = false;
             if let Some(wire) = &mut held {
-                let _ = wire.wait_for(|wire| *wire != Wire::RepliesHeld).await;
+                let wire = wire.wait_for(|wire| *wire != Wire::RepliesHeld).await;
+                one_by_one = wire.is_ok_and(|wire| *wire == Wire::RepliesOneByOne);
             }
-            if to.write_all(&bytes).await.is_err() {
+            while one_by_one && let Some(length) = first_message(&bytes) {
+                let message: Vec<u8> = bytes.drain(..length).collect();
+                if to.write_all(&message).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            if !one_by_one && to.write_all(&std::mem::take(&mut bytes)).await.is_err() {
                 return;
             }
         }
     };
     tokio::join!(reading, writing);
+}
+
+/// The length of the first message, once all of it is there: a letter, then a length that counts
+/// itself and what follows.
+fn first_message(bytes: &[u8]) -> Option<usize> {
+    let length: [u8; 4] = bytes.get(1..5)?.try_into().ok()?;
+    let length = 1 + usize::try_from(u32::from_be_bytes(length)).ok()?;
+    (bytes.len() >= length).then_some(length)
 }
 
 /// Lets each piece out when it is due. A thread of its own, since the runtime's timers know whole

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
+mod attacks;
+mod cancel;
 mod directory;
 mod doctor;
 mod init;
@@ -11,6 +13,7 @@ mod models;
 mod moving;
 mod pooler;
 mod provisioning;
+mod rig;
 mod rights;
 mod suspension;
 mod tenant_db;

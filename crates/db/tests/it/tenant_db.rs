@@ -113,7 +113,7 @@ async fn a_single_statement_is_one_trip_and_a_transaction_one_for_each_step() {
         let superuser = db.superuser().await;
         // The server has seen COMMIT and what is behind it.
         for _ in 0..250 {
-            let ended = "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND usename LIKE 'shared_lane%' AND state = 'idle' AND query LIKE 'COMMIT; RESET%'";
+            let ended = "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND usename LIKE 'shared_lane%' AND state = 'idle' AND query LIKE 'COMMIT;%'";
             if !texts(&superuser, ended).await.is_empty() {
                 break;
             }
