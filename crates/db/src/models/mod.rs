@@ -7,3 +7,5 @@ pub mod page;
 pub mod reference;
 pub mod tenants;
 pub mod users;
+
+mod status;
