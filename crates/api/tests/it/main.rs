@@ -5,6 +5,7 @@
 mod edge;
 mod matrix;
 mod outage;
+mod restarts;
 mod routes;
 mod service;
 mod shutdown;
