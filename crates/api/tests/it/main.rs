@@ -9,5 +9,6 @@ mod restarts;
 mod routes;
 mod service;
 mod shutdown;
+mod storm;
 mod tenancy;
 mod tokens;
