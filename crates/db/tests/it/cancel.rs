@@ -66,7 +66,8 @@ impl Call {
             Self::Abandoned => {
                 let mut tx = tenant.begin().await?;
                 tx.execute(ADD_BOTH, &params).await?;
-                tx.rollback().await
+                drop(tx);
+                Ok(())
             }
         }
     }
