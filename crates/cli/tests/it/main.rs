@@ -4,6 +4,7 @@
 
 mod exit_codes;
 mod kill;
+mod lifecycle;
 mod program;
 mod reference;
 mod token;

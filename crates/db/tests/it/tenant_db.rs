@@ -334,6 +334,32 @@ async fn one_tenants_flood_leaves_the_others_of_its_lane_their_slots() {
 }
 
 #[tokio::test]
+async fn a_thousand_slow_queries_of_one_tenant_do_not_harm_its_lane() {
+    let db = TestDatabase::new().await;
+    let flood = tenant(&db, "flood").await;
+    let mut other = tenant(&db, "t").await;
+    for n in 0.. {
+        if other.tenant().lane == flood.tenant().lane {
+            break;
+        }
+        other = tenant(&db, &format!("t{n}")).await;
+    }
+    let slow = async || flood.query("SELECT pg_sleep(0.2)", &[]).await;
+    let floods = futures_util::future::join_all((0..1000).map(|_| slow()));
+    let calm = async {
+        for _ in 0..50 {
+            count(&other).await;
+        }
+    };
+    let (answers, ()) = tokio::join!(floods, calm);
+    let served = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert!(served >= 5, "its own slots serve it all the same");
+    for refused in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+        assert_eq!(refused.kind(), ErrorKind::TooManyRequests, "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn a_tenant_that_is_not_active_gets_no_handle() {
     let db = TestDatabase::new().await;
     let acme = db.tenant("acme").await;
