@@ -26,6 +26,7 @@ impl<'a> Batch<'a> {
     ) -> Self {
         let body = migration
             .up
+            .text
             .replace(":\"tenant_group\"", &roles.tenant_group())
             .replace(":\"reader\"", &roles.reader());
         let path = "public, pg_temp";
@@ -40,7 +41,7 @@ impl<'a> Batch<'a> {
         limits: &config::Migrations,
     ) -> Self {
         let path = format!("{schema}, public, pg_temp");
-        Self::new(migration, schema.to_string(), &path, &migration.up, roles, limits)
+        Self::new(migration, schema.to_string(), &path, &migration.up.text, roles, limits)
     }
 
     fn new(
@@ -82,7 +83,7 @@ impl<'a> Batch<'a> {
             1 + before.filter(|c| *c == '\n').count()
         });
         MigrationError::Failed {
-            file: self.migration.file.clone(),
+            file: self.migration.up.file.clone(),
             line,
             schema: self.schema.clone(),
             sqlstate: db_error.map_or_else(|| "no code".to_owned(), |e| e.code().code().to_owned()),

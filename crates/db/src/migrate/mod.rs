@@ -8,6 +8,7 @@ mod error;
 mod fingerprint;
 mod plan;
 mod runner;
+mod script;
 mod source;
 mod sql;
 mod status;
@@ -16,7 +17,8 @@ pub use error::MigrationError;
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use plan::{Applied, pending};
 pub use runner::{AppliedNow, migrate_public, migrate_tenant};
-pub use source::{Migration, MigrationSet, Migrations, SetKind};
+pub use script::{Allow, IndexBuild, Script, ScriptOptions};
+pub use source::{Migration, MigrationSet, Migrations, Repeatable, SetKind};
 pub use status::{
     FleetStatus, PendingFile, SetStatus, TenantBehind, TenantsAtVersion, check_tenant_ledger,
     fleet_status, set_status,

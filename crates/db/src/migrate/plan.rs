@@ -36,7 +36,7 @@ pub fn pending<'a>(
             }
             Some(file) if file.token_checksum.as_slice() != entry.token_checksum => {
                 return Err(MigrationError::Changed {
-                    file: file.file.clone(),
+                    file: file.up.file.clone(),
                     schema: schema.to_owned(),
                 });
             }
@@ -48,7 +48,7 @@ pub fn pending<'a>(
     let pending: Vec<_> = set.migrations().iter().filter(|m| !is_applied(m)).collect();
     match pending.first() {
         Some(first) if first.version < head => Err(MigrationError::OutOfOrder {
-            file: first.file.clone(),
+            file: first.up.file.clone(),
             head,
             schema: schema.to_owned(),
         }),

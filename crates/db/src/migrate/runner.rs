@@ -147,7 +147,7 @@ async fn apply(
     let started = Instant::now();
     batch.send(&tx).await?;
     record(&tx, schema, std::slice::from_ref(migration)).await?;
-    tx.commit().await.doing(format!("commit `{}` in `{schema}`", migration.file))?;
+    tx.commit().await.doing(format!("commit `{}` in `{schema}`", migration.up.file))?;
     let took = started.elapsed();
     let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     tracing::info!(

@@ -2,12 +2,15 @@
 //!
 //! `NNNN_name.up.sql` with `NNNN_name.down.sql` beside it, the convention of sqlx and
 //! golang-migrate. A plain `NNNN_name.sql`, or an up file without a down file, can't be rolled back.
+//! `repeatable/name.sql` beside them, for views and functions: applied again whenever it changes.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use super::{MigrationError, sql};
+use sha2::{Digest, Sha256};
+
+use super::{MigrationError, Script, sql};
 
 macro_rules! embedded {
     ($set:literal: $($file:literal),+ $(,)?) => {
@@ -54,23 +57,33 @@ pub struct Migration {
     pub version: i64,
     /// The rest of the file's name.
     pub name: String,
-    /// The up file, as people find it.
-    pub file: String,
     /// The statements that lead to this version.
-    pub up: String,
+    pub up: Script,
     /// The statements that lead back, if there is a way back.
-    pub down: Option<String>,
+    pub down: Option<Script>,
     /// SHA-256 of the up file's bytes, line ends unified.
     pub checksum: [u8; 32],
     /// SHA-256 of the up file's tokens, without comments and white space.
     pub token_checksum: [u8; 32],
 }
 
-/// The migrations of one set, in ascending order of version.
+/// A file that is applied again whenever it changes: views and functions.
+#[derive(Debug, Clone)]
+pub struct Repeatable {
+    /// The file's name, without its ending.
+    pub name: String,
+    /// Its statements, which replace what an earlier edition made.
+    pub script: Script,
+    /// SHA-256 of the file's tokens, without comments and white space.
+    pub token_checksum: [u8; 32],
+}
+
+/// The migrations of one set, in ascending order of version, and its repeatable files by name.
 #[derive(Debug, Clone)]
 pub struct MigrationSet {
     kind: SetKind,
     migrations: Vec<Migration>,
+    repeatables: Vec<Repeatable>,
 }
 
 impl MigrationSet {
@@ -84,9 +97,35 @@ impl MigrationSet {
         &self.migrations
     }
 
+    /// The migration of a version.
+    pub fn find(&self, version: i64) -> Option<&Migration> {
+        let at = self.migrations.binary_search_by_key(&version, |m| m.version).ok()?;
+        self.migrations.get(at)
+    }
+
     /// The newest version, 0 for an empty set.
     pub fn head(&self) -> i64 {
         self.migrations.last().map_or(0, |m| m.version)
+    }
+
+    /// The repeatable files, in the order in which they are applied: that of their names.
+    pub fn repeatables(&self) -> &[Repeatable] {
+        &self.repeatables
+    }
+
+    /// What a schema that has all repeatable files in their present form is marked with: empty for
+    /// none.
+    pub fn repeatable_digest(&self) -> Vec<u8> {
+        if self.repeatables.is_empty() {
+            return Vec::new();
+        }
+        let mut hash = Sha256::new();
+        for file in &self.repeatables {
+            hash.update(&file.name);
+            hash.update([0]);
+            hash.update(file.token_checksum);
+        }
+        hash.finalize().to_vec()
     }
 }
 
@@ -108,10 +147,12 @@ impl Migrations {
         let owned = |files: &[(&str, &str)]| {
             files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
         };
-        Self::from_files("built-in ", owned(PUBLIC), owned(TENANT))
+        Self::from_files("built-in ", owned(PUBLIC), owned(TENANT), &[])
     }
 
-    /// The files of a directory with `public/` and `tenant/` in it.
+    /// The files of a directory with `public/` and `tenant/` in it. Among the public ones must be those
+    /// that this program was built with, since it works on their tables; under which number is free, so
+    /// that a later release's fit behind one's own.
     ///
     /// # Errors
     /// [`MigrationError::Files`] with everything that is wrong with them.
@@ -119,7 +160,7 @@ impl Migrations {
         let read = |set: &str| read_dir(&dir.join(set));
         match (read("public"), read("tenant")) {
             (Ok(public), Ok(tenant)) => {
-                Self::from_files(&format!("{}/", dir.display()), public, tenant)
+                Self::from_files(&format!("{}/", dir.display()), public, tenant, PUBLIC)
             }
             (public, tenant) => Err(MigrationError::Files {
                 problems: [public.err(), tenant.err()].into_iter().flatten().collect(),
@@ -139,10 +180,20 @@ impl Migrations {
         place: &str,
         public: Vec<(String, String)>,
         tenant: Vec<(String, String)>,
+        needed: &[(&str, &str)],
     ) -> Result<Self, MigrationError> {
         let mut problems = Vec::new();
         let public = assemble(SetKind::Public, place, public, &mut problems);
         let tenant = assemble(SetKind::Tenant, place, tenant, &mut problems);
+        for (file, text) in needed.iter().filter(|(file, _)| file.ends_with(".up.sql")) {
+            let tokens = sql::token_checksum(text);
+            if !public.migrations.iter().any(|m| m.token_checksum == tokens) {
+                problems.push(format!(
+                    "`{place}public/` lacks `{file}` of this program, under any number, or has it changed: \
+                     `tenantry migrate create --built-in` adds what is missing"
+                ));
+            }
+        }
         if problems.is_empty() {
             Ok(Self { public, tenant })
         } else {
@@ -151,6 +202,10 @@ impl Migrations {
     }
 }
 
+/// The folder of a set's repeatable files.
+const REPEATABLE: &str = "repeatable";
+
+/// The SQL files of a set's directory and of its `repeatable/`, by their paths below it.
 fn read_dir(dir: &Path) -> Result<Vec<(String, String)>, String> {
     let problem = |e: std::io::Error| format!("`{}` can't be read: {e}", dir.display());
     let mut files = Vec::new();
@@ -162,6 +217,11 @@ fn read_dir(dir: &Path) -> Result<Vec<(String, String)>, String> {
                 .map_err(|e| format!("`{}` can't be read: {e}", entry.path().display()))?;
             files.push((name, text));
         }
+    }
+    let repeatable = dir.join(REPEATABLE);
+    if !dir.ends_with(REPEATABLE) && repeatable.is_dir() {
+        let below = |(name, text)| (format!("{REPEATABLE}/{name}"), text);
+        files.extend(read_dir(&repeatable)?.into_iter().map(below));
     }
     files.sort();
     Ok(files)
@@ -202,67 +262,78 @@ fn assemble(
     problems: &mut Vec<String>,
 ) -> MigrationSet {
     let mut ups: BTreeMap<i64, Migration> = BTreeMap::new();
-    let mut downs: BTreeMap<i64, (String, String, String)> = BTreeMap::new();
+    let mut downs: BTreeMap<i64, (String, Script)> = BTreeMap::new();
+    let mut repeatables = Vec::new();
     for (file, text) in files {
         let shown = format!("{place}{kind}/{file}");
+        if let Some(file) = file.strip_prefix("repeatable/") {
+            repeatables.extend(repeatable(file, &shown, text, problems));
+            continue;
+        }
         let Some(FileName { version, name, direction }) = parse_file_name(&file) else {
             problems.push(format!("`{shown}` is not named like `0003_add_labels.up.sql`"));
             continue;
         };
-        check_text(&shown, &text, problems);
+        let script = Script::read(&shown, text, problems);
         let former = match direction {
             Direction::Up => {
-                ups.insert(version, migration(version, name, &shown, text)).map(|m| m.file)
+                ups.insert(version, migration(version, name, script)).map(|m| m.up.file)
             }
             Direction::Down => {
-                downs.insert(version, (name.to_owned(), shown.clone(), text)).map(|d| d.1)
+                downs.insert(version, (name.to_owned(), script)).map(|(_, down)| down.file)
             }
         };
         if let Some(former) = former {
             problems.push(format!("`{former}` and `{shown}` have the same version"));
         }
     }
-    for (version, (name, shown, text)) in downs {
+    for (version, (name, down)) in downs {
         match ups.get_mut(&version) {
-            Some(up) if up.name == name => up.down = Some(text),
-            _ => problems
-                .push(format!("`{shown}` has no up file of the same version and name beside it")),
+            Some(up) if up.name == name && up.up.options.irreversible => problems.push(format!(
+                "`{}` calls itself irreversible, but `{}` stands beside it",
+                up.up.file, down.file
+            )),
+            Some(up) if up.name == name => up.down = Some(down),
+            _ => problems.push(format!(
+                "`{}` has no up file of the same version and name beside it",
+                down.file
+            )),
         }
     }
-    MigrationSet { kind, migrations: ups.into_values().collect() }
+    MigrationSet { kind, migrations: ups.into_values().collect(), repeatables }
 }
 
-fn migration(version: i64, name: &str, shown: &str, up: String) -> Migration {
+fn migration(version: i64, name: &str, up: Script) -> Migration {
     Migration {
         version,
         name: name.to_owned(),
-        file: shown.to_owned(),
-        checksum: sql::checksum(&up),
-        token_checksum: sql::token_checksum(&up),
+        checksum: sql::checksum(&up.text),
+        token_checksum: sql::token_checksum(&up.text),
         up,
         down: None,
     }
 }
 
-fn check_text(shown: &str, text: &str, problems: &mut Vec<String>) {
-    if text.contains('\0') {
-        problems.push(format!("`{shown}` holds a NUL byte"));
+fn repeatable(
+    file: &str,
+    shown: &str,
+    text: String,
+    problems: &mut Vec<String>,
+) -> Option<Repeatable> {
+    let well_formed = |name: &&str| {
+        name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    let Some(name) = file.strip_suffix(".sql").filter(well_formed) else {
+        problems.push(format!("`{shown}` is not named like `content_overview.sql`"));
+        return None;
+    };
+    let script = Script::read(shown, text, problems);
+    if !script.transactional {
+        problems.push(format!("`{shown}` is repeatable, and those run in a transaction"));
     }
-    if text.lines().next().is_some_and(|line| line.trim() == "-- no-transaction") {
-        problems.push(format!(
-            "`{shown}` asks to run outside a transaction, which this version can't do"
-        ));
-    }
-    let statements = sql::statements(text);
-    if statements.is_empty() {
-        problems.push(format!("`{shown}` holds no statement"));
-    }
-    for statement in statements.iter().filter(|s| sql::controls_transaction(s)) {
-        problems.push(format!(
-            "`{shown}`, line {}: `{}` would split the transaction that makes the file whole or absent",
-            statement.line, statement.opening
-        ));
-    }
+    let token_checksum = sql::token_checksum(&script.text);
+    Some(Repeatable { name: name.to_owned(), script, token_checksum })
 }
 
 #[cfg(test)]
@@ -287,7 +358,10 @@ mod tests {
         }
         let both = Migrations::embedded().unwrap();
         let all = both.public.migrations().iter().chain(both.tenant.migrations());
-        assert!(all.into_iter().all(|m| m.down.is_some()), "each of ours has a way back");
+        assert!(
+            all.into_iter().all(|m: &Migration| m.down.is_some()),
+            "each of ours has a way back"
+        );
     }
 
     #[test]

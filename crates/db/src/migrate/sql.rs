@@ -1,6 +1,8 @@
 //! Reading SQL as tokens: enough to compare files by meaning, and to see what a statement begins
 //! with. PostgreSQL parses; this only looks.
 
+use std::ops::Range;
+
 use sha2::{Digest, Sha256};
 use squawk_lexer::TokenKind;
 
@@ -22,12 +24,14 @@ pub(super) fn token_checksum(text: &str) -> [u8; 32] {
 }
 
 /// A statement of a file, as far as it can be known without parsing.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Statement {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Statement {
     /// Its first words, in capitals, one space between: at most two.
-    pub(super) opening: String,
+    pub(crate) opening: String,
     /// The line of its first token, from 1.
-    pub(super) line: usize,
+    pub(crate) line: usize,
+    /// Where its tokens stand in the file, in bytes, without the semicolon.
+    pub(crate) range: Range<usize>,
 }
 
 /// The statements of a file. `BEGIN ATOMIC … END` of a function body belongs to its statement.
@@ -36,11 +40,17 @@ pub(super) fn statements(text: &str) -> Vec<Statement> {
     let mut words: Vec<String> = Vec::new();
     let mut previous = String::new();
     let (mut line, mut in_body, mut at_start) = (0, false, true);
+    let mut range = 0..0;
+    let statement = |words: &[String], line, range: &Range<usize>| Statement {
+        opening: words.join(" "),
+        line,
+        range: range.clone(),
+    };
     for token in tokens(text) {
         let word = token.text.to_uppercase();
         if token.kind == TokenKind::Semi && !in_body {
             if !words.is_empty() {
-                statements.push(Statement { opening: words.join(" "), line });
+                statements.push(statement(&words, line, &range));
             }
             words.clear();
             continue;
@@ -53,15 +63,16 @@ pub(super) fn statements(text: &str) -> Vec<Statement> {
         }
         at_start = token.kind == TokenKind::Semi || (previous == "BEGIN" && word == "ATOMIC");
         if words.is_empty() {
-            line = token.line;
+            (line, range) = (token.line, token.range.clone());
         }
+        range.end = token.range.end;
         if words.len() < 2 {
             words.push(word.clone());
         }
         previous = word;
     }
     if !words.is_empty() {
-        statements.push(Statement { opening: words.join(" "), line });
+        statements.push(statement(&words, line, &range));
     }
     statements
 }
@@ -73,29 +84,44 @@ pub(super) fn controls_transaction(statement: &Statement) -> bool {
         || matches!(statement.opening.as_str(), "START TRANSACTION" | "PREPARE TRANSACTION")
 }
 
-struct TokenText<'a> {
-    kind: TokenKind,
-    text: &'a str,
-    line: usize,
+/// A token, with its place in the file.
+pub(super) struct TokenText<'a> {
+    pub(super) kind: TokenKind,
+    pub(super) text: &'a str,
+    /// From 1.
+    pub(super) line: usize,
+    /// In bytes.
+    pub(super) range: Range<usize>,
 }
 
-fn tokens(text: &str) -> impl Iterator<Item = TokenText<'_>> {
-    let mut at = 0;
-    let mut line = 1;
-    squawk_lexer::tokenize(text).filter_map(move |token| {
-        let start = at;
-        at += token.len as usize;
-        let piece = &text[start..at];
-        let starts_at = line;
-        line += piece.matches('\n').count();
-        let skipped = matches!(
+/// What means something to the server: no comments, no white space.
+pub(super) fn tokens(text: &str) -> impl Iterator<Item = TokenText<'_>> {
+    all_tokens(text).filter(|token| {
+        !matches!(
             token.kind,
             TokenKind::Whitespace
                 | TokenKind::LineComment
                 | TokenKind::BlockComment { .. }
                 | TokenKind::Eof
-        );
-        (!skipped).then_some(TokenText { kind: token.kind, text: piece, line: starts_at })
+        )
+    })
+}
+
+/// The comments that end with their line.
+pub(super) fn line_comments(text: &str) -> impl Iterator<Item = TokenText<'_>> {
+    all_tokens(text).filter(|token| token.kind == TokenKind::LineComment)
+}
+
+fn all_tokens(text: &str) -> impl Iterator<Item = TokenText<'_>> {
+    let mut at = 0;
+    let mut line = 1;
+    squawk_lexer::tokenize(text).map(move |token| {
+        let range = at..at + token.len as usize;
+        at = range.end;
+        let piece = &text[range.clone()];
+        let starts_at = line;
+        line += piece.matches('\n').count();
+        TokenText { kind: token.kind, text: piece, line: starts_at, range }
     })
 }
 

@@ -79,7 +79,7 @@ pub async fn set_status(
     let mut db = reader.connection().await?;
     let applied = applied_to(&begin(&mut db).await?, schema).await?;
     let pending = pending(set, &applied, schema)?;
-    let file = |m: &&Migration| PendingFile { version: m.version, file: m.file.clone() };
+    let file = |m: &&Migration| PendingFile { version: m.version, file: m.up.file.clone() };
     Ok(SetStatus {
         applied: applied.iter().map(|entry| entry.version).max().unwrap_or(0),
         head: set.head(),

@@ -230,7 +230,7 @@ async fn up_down_up_leads_to_the_same_schema() {
     let before = migrate::fingerprint(&db.reader, acme.schema()).await.unwrap();
     let superuser = db.superuser().await;
     for migration in db.migrations.tenant.migrations().iter().rev() {
-        let down = migration.down.as_deref().unwrap();
+        let down = &migration.down.as_ref().unwrap().text;
         superuser
             .batch_execute(&format!(
                 "SET ROLE shared_owner; SET search_path TO {}, public; {down}; RESET ROLE",
@@ -246,7 +246,7 @@ async fn up_down_up_leads_to_the_same_schema() {
             .batch_execute(&format!(
                 "SET ROLE shared_owner; SET search_path TO {}, public; {}; RESET ROLE",
                 acme.schema(),
-                migration.up
+                migration.up.text
             ))
             .await
             .unwrap();
