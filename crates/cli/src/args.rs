@@ -1,5 +1,7 @@
 //! The command line: every command and flag, with the text of its help.
 
+mod migrate;
+
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -7,6 +9,11 @@ use jiff::SignedDuration;
 use tenantry_api::auth::{Claims, Role, Scope};
 use tenantry_db::TenantRef;
 use tenantry_db::models::tenants::Status;
+
+pub(crate) use self::migrate::{
+    Migrate, MigrateCreate, MigratePlan, MigrateRollback, MigrateRun, MigrateStatus, OnError, Pace,
+    Set,
+};
 
 /// Every customer of a SaaS product in a PostgreSQL schema of their own.
 #[derive(Debug, Parser)]
@@ -53,7 +60,7 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Prepare an existing PostgreSQL server: roles, database, hardening (the only step that needs a superuser)
     Init(Init),
-    /// Bring schemas to a version, and show where they are
+    /// Bring schemas to a version and back, in waves, and show where they are
     #[command(subcommand)]
     Migrate(Migrate),
     /// Create, show, suspend and resume tenants
@@ -128,43 +135,6 @@ pub(crate) struct Init {
     /// other users of this machine can see the command line
     #[arg(long, value_name = "URL")]
     pub(crate) superuser_url: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Migrate {
-    /// Apply what is pending: the public set, then tenant by tenant
-    Run(MigrateRun),
-    /// Show where the sets and the tenants stand
-    Status(MigrateStatus),
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct MigrateRun {
-    /// Only this set [default: public, then tenant]
-    #[arg(long, value_name = "SET")]
-    pub(crate) set: Option<Set>,
-    /// Only these tenants (id or subdomain), and not the public set
-    #[arg(long, value_name = "T", conflicts_with = "set")]
-    pub(crate) tenant: Vec<TenantRef>,
-    /// Up to and including this version [default: the newest]
-    #[arg(long, value_name = "V", value_parser = clap::value_parser!(i64).range(1..))]
-    pub(crate) to: Option<i64>,
-    /// Show what would run, and change nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Set {
-    Public,
-    Tenant,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct MigrateStatus {
-    /// Only this tenant (id or subdomain)
-    #[arg(long, value_name = "T")]
-    pub(crate) tenant: Option<TenantRef>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -59,11 +59,21 @@ impl Progress {
 
     pub(crate) fn begin(doing: &'static str) -> Self {
         let bar = stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}")
-                .expect("the template is right");
+            let style = ProgressStyle::with_template(
+                "{msg} {wide_bar} {pos}/{len} {per_sec:.0} {eta} left",
+            )
+            .expect("the template is right");
             ProgressBar::new(0).with_style(style).with_message(doing)
         });
         Self { bar, doing, said: Cell::new(Instant::now()) }
+    }
+
+    /// Says something beside the bar.
+    pub(crate) fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| say(text)),
+            None => say(text),
+        }
     }
 
     pub(crate) fn at(&self, done: usize, all: usize) {

@@ -21,6 +21,8 @@ use crate::roles::RolePrefix;
 #[derive(Debug, Clone)]
 pub struct AdminDb {
     pool: DirectPool,
+    server: tokio_postgres::Config,
+    connect_timeout: Duration,
     pub(crate) roles: RolePrefix,
     pub(crate) limits: config::Migrations,
     pub(crate) settle_timeout: Duration,
@@ -39,6 +41,8 @@ impl AdminDb {
         );
         Ok(Self {
             pool,
+            server: config.database.direct()?.clone(),
+            connect_timeout: config.database.connect_timeout,
             roles: config.roles.clone(),
             limits: config.migrations.clone(),
             settle_timeout: config.lanes.settle_timeout,
@@ -47,6 +51,11 @@ impl AdminDb {
 
     pub(crate) async fn connection(&self) -> Result<Object, Error> {
         self.pool.connection().await
+    }
+
+    /// A connection of its own, for what needs a session or many of them.
+    pub(crate) async fn session(&self) -> Result<Client, Error> {
+        connect_once(&self.server, self.connect_timeout).await
     }
 }
 

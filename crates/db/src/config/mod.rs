@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::ids::{LaneId, TenantId};
+use crate::migrate::Portion;
 use crate::roles::RolePrefix;
 use crate::secret::{LaneSecret, Secret};
 
@@ -115,6 +116,14 @@ pub struct Migrations {
     pub lock_timeout: Duration,
     /// How long one statement may take.
     pub statement_timeout: Duration,
+    /// How many tenants are migrated at once.
+    pub parallel: u16,
+    /// How often a tenant is tried again after what may pass, such as a lock that somebody held.
+    pub retries: u16,
+    /// In which portions the fleet is migrated.
+    pub waves: Vec<Portion>,
+    /// Up to which size of the table a concurrent index is built plainly instead.
+    pub plain_index_up_to_mib: u16,
 }
 
 /// What `init` needs.

@@ -11,6 +11,7 @@ use toml::Value;
 use super::{Config, Database, Directory, Init, Lanes, Layers, Migrations, Tenants, Tier};
 use crate::error::Error;
 use crate::ids::LaneId;
+use crate::migrate::Portion;
 use crate::roles::RolePrefix;
 use crate::secret::{LaneSecret, Secret};
 
@@ -33,11 +34,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, Error> {
         unannounced_ttl: reader.duration("directory.unannounced_ttl"),
         max_entries: reader.integer("directory.max_entries", 1..=i64::from(u16::MAX)),
     };
-    let migrations = Migrations {
-        dir: reader.path("migrations.dir"),
-        lock_timeout: reader.duration("migrations.lock_timeout"),
-        statement_timeout: reader.duration("migrations.statement_timeout"),
-    };
+    let migrations = migrations(&mut reader);
     let init = Init {
         superuser_url: reader.url("init.superuser_url"),
         dump_roles: reader.list("init.dump_roles"),
@@ -70,6 +67,23 @@ fn database(reader: &mut Reader<'_>) -> Database {
         connect_timeout: reader.duration("database.connect_timeout"),
         acquire_timeout: reader.duration("database.acquire_timeout"),
         direct_connections: reader.integer("database.direct_connections", 1..=100).into(),
+    }
+}
+
+fn migrations(reader: &mut Reader<'_>) -> Migrations {
+    let waves = reader.list("migrations.waves");
+    if waves.is_empty() {
+        reader.problem("migrations.waves", "needs at least one wave, such as \"100%\"");
+    }
+    let portion = |wave: &String| reader.parsed("migrations.waves", wave, str::parse::<Portion>);
+    Migrations {
+        waves: waves.iter().filter_map(portion).collect(),
+        dir: reader.path("migrations.dir"),
+        lock_timeout: reader.duration("migrations.lock_timeout"),
+        statement_timeout: reader.duration("migrations.statement_timeout"),
+        parallel: reader.integer("migrations.parallel", 1..=64),
+        retries: reader.integer("migrations.retries", 0..=100),
+        plain_index_up_to_mib: reader.integer("migrations.plain_index_up_to_mib", 0..=65_535),
     }
 }
 

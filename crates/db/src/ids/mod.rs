@@ -47,6 +47,11 @@ pub(crate) fn excerpt(text: &str) -> String {
     cut
 }
 
+/// A name from outside as a quoted identifier.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 /// Controls, and what looks like nothing or turns the line around: a name with it poses as another.
 pub fn is_invisible(c: char) -> bool {
     let formatting = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');

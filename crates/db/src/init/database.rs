@@ -7,7 +7,7 @@ use tokio_postgres::{Client, GenericClient, Transaction};
 use super::InitReport;
 use crate::config::Config;
 use crate::error::{Doing, Error};
-use crate::ids::LaneId;
+use crate::ids::{LaneId, quoted};
 
 /// The server's own functions that nobody but the admin may call, as SQL over `pg_proc`: what
 /// switches roles from inside a query, takes locks that outlive it, or leaves objects behind that
@@ -224,9 +224,4 @@ async fn harden(tx: &Transaction<'_>, step: &Step, report: &mut InitReport) -> R
         }
         Err(e) => Err(e).doing(format!("harden {}", step.what)),
     }
-}
-
-/// A name from the configuration as a quoted identifier.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::direct::{AdminDb, begin};
 use crate::error::{Doing, Error};
 use crate::ids::{LaneId, SchemaName, Subdomain, TenantId, is_invisible};
-use crate::migrate::{self, Batch, MigrationSet, Migrations};
+use crate::migrate::{self, MigrationSet, Migrations};
 use crate::models::audit::{self, Action, Actor};
 use crate::models::tenants::{self, Tenant, TenantInsert};
 use crate::roles::RolePrefix;
@@ -139,14 +139,8 @@ async fn create_tenant_schema(
     tenant: TenantId,
     lane: LaneId,
 ) -> Result<(), Error> {
-    let schema = tenant.schema();
-    tx.batch_execute(&role_and_schema(schema, lane, &admin.roles))
-        .await
-        .doing(format!("create schema and role `{schema}`"))?;
-    for migration in set.migrations() {
-        Batch::tenant(migration, schema, &admin.roles, &admin.limits).send(tx).await?;
-    }
-    migrate::record(tx, &schema.to_string(), set.migrations()).await
+    let making = role_and_schema(tenant.schema(), lane, &admin.roles);
+    migrate::fill_new_schema(tx.client(), admin, set, tenant, &making).await
 }
 
 /// The role, then the empty schema with all that later tables inherit.
@@ -165,7 +159,7 @@ fn role_and_schema(schema: SchemaName, lane: LaneId, roles: &RolePrefix) -> Stri
          ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT USAGE, SELECT ON SEQUENCES TO {schema};
          ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT EXECUTE ON FUNCTIONS TO {schema};
          CREATE FUNCTION {schema}.this_tenant() RETURNS uuid
-             LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN '{tenant}'::uuid;",
+             LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN '{tenant}'::uuid;\n",
         lane = lane.number(),
     )
 }

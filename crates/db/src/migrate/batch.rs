@@ -1,93 +1,255 @@
-//! The one place that knows how a migration is sent: as a multi-statement simple query, inside the
-//! caller's transaction, as the owner and with the schema's search path.
+//! The one place that knows how migrations are sent: as one multi-statement simple query.
+//!
+//! Without BEGIN around it, such a query is a transaction of its own: one round trip, whole or not at
+//! all, and nothing is left on the connection. Names in it come from parsed types only; the rest are
+//! the files.
 
-use tokio_postgres::error::ErrorPosition;
+use std::ops::Range;
 
-use super::{Migration, MigrationError};
+use futures_util::TryStreamExt as _;
+use tokio_postgres::error::{ErrorPosition, SqlState};
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use super::{MigrationError, Script};
 use crate::config;
+use crate::ids::SchemaName;
 use crate::roles::RolePrefix;
 
-/// A migration made ready for one schema.
+/// Statements that are sent together, and where in them each file's own begin.
 pub(crate) struct Batch<'a> {
-    migration: &'a Migration,
     schema: String,
     text: String,
-    /// Characters before the file's own text: the server counts positions in characters.
-    preamble_chars: usize,
+    chars: usize,
+    statements: usize,
+    guard: Range<usize>,
+    loss_guards: Vec<Range<usize>>,
+    parts: Vec<Part<'a>>,
+}
+
+struct Part<'a> {
+    script: &'a Script,
+    /// Where in the file the part begins: its line, and its first statement's number.
+    from_line: usize,
+    from_statement: usize,
+    chars: Range<usize>,
+    statements: Range<usize>,
+}
+
+/// Why a batch was refused. Nothing of it was kept.
+#[derive(Debug)]
+pub(crate) enum BatchError {
+    /// The guard found the schema elsewhere than it was expected.
+    Guard,
+    /// Another transaction has the tenant's row.
+    Locked,
+    /// Rows would be lost.
+    Loss,
+    /// A statement failed, a file's own or one of ours.
+    Statement(MigrationError),
 }
 
 impl<'a> Batch<'a> {
-    /// For the public schema. `:"tenant_group"` and `:"reader"` stand for role names there, which
-    /// the files can't know (psql's notation for a quoted identifier).
-    pub(crate) fn public(
-        migration: &'a Migration,
-        roles: &RolePrefix,
-        limits: &config::Migrations,
-    ) -> Self {
-        let body = migration
-            .up
-            .text
-            .replace(":\"tenant_group\"", &roles.tenant_group())
-            .replace(":\"reader\"", &roles.reader());
-        let path = "public, pg_temp";
-        Self::new(migration, "public".to_owned(), path, &body, roles, limits)
+    pub(crate) fn new(schema: impl Into<String>) -> Self {
+        Self {
+            schema: schema.into(),
+            text: String::new(),
+            chars: 0,
+            statements: 0,
+            guard: 0..0,
+            loss_guards: Vec::new(),
+            parts: Vec::new(),
+        }
     }
 
-    /// For a tenant's schema.
-    pub(crate) fn tenant(
-        migration: &'a Migration,
-        schema: crate::ids::SchemaName,
-        roles: &RolePrefix,
-        limits: &config::Migrations,
-    ) -> Self {
-        let path = format!("{schema}, public, pg_temp");
-        Self::new(migration, schema.to_string(), &path, &migration.up.text, roles, limits)
+    /// One statement of a file, with whatever follows it in the text.
+    pub(crate) fn single(schema: &str, script: &'a Script, statement: usize, text: &str) -> Self {
+        let mut batch = Self::new(schema);
+        batch.add(text);
+        let line = script.statements.get(statement).map_or(1, |s| s.line);
+        let part = Part {
+            script,
+            from_line: line,
+            from_statement: statement,
+            chars: 0..batch.chars,
+            statements: 0..1,
+        };
+        batch.parts.push(part);
+        batch
     }
 
-    fn new(
-        migration: &'a Migration,
-        schema: String,
+    /// Adds statements of ours, each of which ends with a semicolon, and nothing else has one.
+    pub(crate) fn ours(&mut self, sql: &str) -> &mut Self {
+        self.statements += sql.matches(';').count();
+        self.add(sql);
+        self
+    }
+
+    /// Adds one statement that fails with `division_by_zero` where the schema is not as expected, and
+    /// with `lock_not_available` where another has its row.
+    pub(crate) fn guard(&mut self, sql: &str) -> &mut Self {
+        self.guard = self.statements..self.statements + 1;
+        self.ours(sql)
+    }
+
+    /// Adds statements that fail with `division_by_zero` where rows would be lost.
+    pub(crate) fn loss_guard(&mut self, sql: &str) -> &mut Self {
+        let from = self.statements;
+        self.ours(sql);
+        self.loss_guards.push(from..self.statements);
+        self
+    }
+
+    /// What a migration's statements run with: role, path, limits. Ends with the transaction.
+    pub(crate) fn settings(
+        &mut self,
+        roles: &RolePrefix,
         path: &str,
-        body: &str,
-        roles: &RolePrefix,
         limits: &config::Migrations,
-    ) -> Self {
-        let preamble = format!(
-            "SET LOCAL ROLE {owner}; SET LOCAL search_path TO {path}; \
-             SET LOCAL lock_timeout = {lock_ms}; SET LOCAL statement_timeout = {statement_ms};\n",
-            owner = roles.owner(),
-            lock_ms = limits.lock_timeout.as_millis(),
-            statement_ms = limits.statement_timeout.as_millis(),
-        );
-        // Last, so that nothing of the file reaches the statements that follow in the transaction.
-        let text = format!("{preamble}{body}\n;SET LOCAL search_path TO public, pg_temp");
-        Self { migration, schema, text, preamble_chars: preamble.chars().count() }
+    ) -> &mut Self {
+        let owner = roles.owner();
+        let limits =
+            limits_text(limits.lock_timeout.as_millis(), limits.statement_timeout.as_millis());
+        self.ours(&format!("SET LOCAL ROLE {owner}; SET LOCAL search_path TO {path}; {limits}\n"))
     }
 
-    /// Sends the batch. The caller's transaction decides whether it stays.
-    pub(crate) async fn send(
-        &self,
-        tx: &tokio_postgres::Transaction<'_>,
-    ) -> Result<(), MigrationError> {
-        tx.batch_execute(&self.text).await.map_err(|source| self.failed(source))
+    /// Adds a file, with the limits that it asks for.
+    pub(crate) fn script(&mut self, script: &'a Script, limits: &config::Migrations) -> &mut Self {
+        self.script_as(script, &script.text, limits)
     }
 
-    fn failed(&self, source: tokio_postgres::Error) -> MigrationError {
-        let db_error = source.as_db_error();
-        let position = match db_error.and_then(|e| e.position()) {
+    /// As [`script`](Self::script), with a text that has the same statements on the same lines.
+    pub(crate) fn script_as(
+        &mut self,
+        script: &'a Script,
+        text: &str,
+        limits: &config::Migrations,
+    ) -> &mut Self {
+        let options = &script.options;
+        let own = options.lock_timeout.is_some() || options.statement_timeout.is_some();
+        if own {
+            self.ours(&limits_text(
+                options.lock_timeout.unwrap_or(limits.lock_timeout).as_millis(),
+                options.statement_timeout.unwrap_or(limits.statement_timeout).as_millis(),
+            ));
+        }
+        let from = (self.chars, self.statements);
+        // A new line ends a comment in the file's last one.
+        self.add(text);
+        self.add("\n;");
+        self.statements += script.statements.len();
+        self.parts.push(Part {
+            script,
+            from_line: 1,
+            from_statement: 0,
+            chars: from.0..self.chars,
+            statements: from.1..self.statements,
+        });
+        if own {
+            self.ours(&limits_text(
+                limits.lock_timeout.as_millis(),
+                limits.statement_timeout.as_millis(),
+            ));
+        }
+        self
+    }
+
+    /// Adds what is recorded of the files. Nothing of theirs reaches the names in it.
+    pub(crate) fn record(&mut self, sql: &str) -> &mut Self {
+        self.ours(&format!("SET LOCAL search_path TO pg_catalog, pg_temp;\n{sql}"))
+    }
+
+    fn add(&mut self, text: &str) {
+        self.text.push_str(text);
+        // The server counts positions in characters.
+        self.chars += text.chars().count();
+    }
+
+    /// Sends it. Inside a transaction, that decides whether it stays; outside, all of it stays if this
+    /// succeeds.
+    pub(crate) async fn send(&self, client: &Client) -> Result<(), BatchError> {
+        let mut completed = 0;
+        let sent = async {
+            let mut messages = std::pin::pin!(client.simple_query_raw(&self.text).await?);
+            while let Some(message) = messages.try_next().await? {
+                if matches!(message, SimpleQueryMessage::CommandComplete(_)) {
+                    completed += 1;
+                }
+            }
+            Ok(())
+        };
+        sent.await.map_err(|source| self.failed(completed, source))
+    }
+
+    fn failed(&self, completed: usize, source: tokio_postgres::Error) -> BatchError {
+        if self.guard.contains(&completed) {
+            match source.code() {
+                Some(&SqlState::DIVISION_BY_ZERO) => return BatchError::Guard,
+                Some(&SqlState::LOCK_NOT_AVAILABLE) => return BatchError::Locked,
+                _ => {}
+            }
+        }
+        if self.loss_guards.iter().any(|guard| guard.contains(&completed))
+            && source.code() == Some(&SqlState::DIVISION_BY_ZERO)
+        {
+            return BatchError::Loss;
+        }
+        let position = match source.as_db_error().and_then(|e| e.position()) {
             Some(ErrorPosition::Original(position)) => usize::try_from(*position).ok(),
             _ => None,
         };
-        let line = position.and_then(|p| p.checked_sub(self.preamble_chars + 1)).map(|chars| {
-            let before = self.text.chars().skip(self.preamble_chars).take(chars);
-            1 + before.filter(|c| *c == '\n').count()
+        let at_char = position.and_then(|p| p.checked_sub(1));
+        let part = self.parts.iter().find(|part| match at_char {
+            // A syntax error has a position before anything has run.
+            Some(at) if completed == 0 => part.chars.contains(&at),
+            _ => part.statements.contains(&completed),
         });
-        MigrationError::Failed {
-            file: self.migration.up.file.clone(),
+        let line = part.zip(at_char).and_then(|(part, at)| self.line(part, at));
+        let statement = part.and_then(|part| match completed.checked_sub(part.statements.start) {
+            Some(index) => part.script.statements.get(part.from_statement + index),
+            None => part.script.statements.iter().take_while(|s| Some(s.line) <= line).last(),
+        });
+        let line = line.or(statement.map(|s| s.line));
+        BatchError::Statement(MigrationError::Failed {
+            file: part.map_or_else(|| "the ledger".to_owned(), |part| part.script.file.clone()),
             line,
+            statement: part.zip(statement).map(|(part, s)| part.script.excerpt(s)),
             schema: self.schema.clone(),
-            sqlstate: db_error.map_or_else(|| "no code".to_owned(), |e| e.code().code().to_owned()),
+            sqlstate: sqlstate(&source),
             source,
-        }
+        })
     }
+
+    /// The line of a file that a character of the whole text stands in.
+    fn line(&self, part: &Part<'_>, at_char: usize) -> Option<usize> {
+        let into = part.chars.contains(&at_char).then(|| at_char - part.chars.start)?;
+        let before = self.text.chars().skip(part.chars.start).take(into);
+        Some(part.from_line + before.filter(|c| *c == '\n').count())
+    }
+}
+
+fn limits_text(lock_ms: u128, statement_ms: u128) -> String {
+    // A statement that may take a millisecond only is of no use; zero would mean no limit at all.
+    format!(
+        "SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {};",
+        lock_ms.max(1),
+        statement_ms.max(1)
+    )
+}
+
+pub(super) fn sqlstate(error: &tokio_postgres::Error) -> String {
+    error.code().map_or_else(|| "no code".to_owned(), |code| code.code().to_owned())
+}
+
+/// The path of a tenant's migrations.
+pub(super) fn tenant_path(schema: SchemaName) -> String {
+    format!("{schema}, public, pg_temp")
+}
+
+/// The path of the public set's.
+pub(super) const PUBLIC_PATH: &str = "public, pg_temp";
+
+/// A public file's text. `:"tenant_group"` and `:"reader"` stand for role names there, which the files
+/// can't know (psql's notation for a quoted identifier).
+pub(super) fn with_roles(text: &str, roles: &RolePrefix) -> String {
+    text.replace(":\"tenant_group\"", &roles.tenant_group()).replace(":\"reader\"", &roles.reader())
 }

@@ -3,26 +3,48 @@
 //! Two sets: `public` for the system-wide tables, `tenant` for the tables that every tenant has.
 //! One ledger, `public.migrations`, written in the transaction that applies the file.
 
+mod attempt;
 mod batch;
 mod error;
 mod fingerprint;
+mod fleet;
+mod ledger;
+mod loss;
+mod new_schema;
+mod outside;
 mod plan;
-mod runner;
+mod preflight;
+mod public;
+mod record;
+mod rollout;
 mod script;
+mod session;
 mod source;
 mod sql;
+mod standing;
 mod status;
+mod stepwise;
+pub mod template;
+mod tenant;
+mod waves;
 
-pub use error::MigrationError;
+pub use error::{Loss, MigrationError, Schemas};
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use plan::{Applied, pending};
-pub use runner::{AppliedNow, migrate_public, migrate_tenant};
+pub use preflight::{Plan, PlannedFile, plan, plan_back, steps_back};
+pub use public::{AppliedNow, migrate_public};
+pub use record::{Blocker, Counts, RunState, SchemaFailure};
+pub use rollout::{
+    Direction, Event, Rollout, RolloutOptions, RolloutReport, Stop, Tenants, Tolerance,
+};
 pub use script::{Allow, IndexBuild, Script, ScriptOptions};
 pub use source::{Migration, MigrationSet, Migrations, Repeatable, SetKind};
 pub use status::{
-    FleetStatus, PendingFile, SetStatus, TenantBehind, TenantsAtVersion, check_tenant_ledger,
-    fleet_status, set_status,
+    FleetStatus, PendingFile, Run, SetStatus, TenantBehind, TenantsAtVersion, fleet_status,
+    set_status,
 };
+pub use waves::{InvalidPortion, Portion};
 
-pub(crate) use batch::Batch;
-pub(crate) use runner::{record, require_public_head};
+use batch::Batch;
+pub(crate) use new_schema::fill_new_schema;
+pub(crate) use public::require_public_head;

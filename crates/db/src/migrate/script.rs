@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
+use super::outside;
 use super::sql::{self, Statement};
 
 /// The text of a file, read and understood as far as running it takes.
@@ -82,12 +83,29 @@ impl Script {
             ));
         }
         let options = ScriptOptions::read(file, &text, problems);
-        Self { file: file.to_owned(), text, transactional, options, statements }
+        let script = Self { file: file.to_owned(), text, transactional, options, statements };
+        for statement in script.statements.iter().filter(|_| !transactional) {
+            if let Err(problem) = outside::step(&script, statement) {
+                problems.push(format!("`{file}`, line {}: {problem}", statement.line));
+            }
+        }
+        script
     }
 
     /// A statement's own text.
-    pub(crate) fn statement(&self, statement: &Statement) -> &str {
+    pub(super) fn statement(&self, statement: &Statement) -> &str {
         &self.text[statement.range.clone()]
+    }
+
+    /// The beginning of a statement, on one line, for people.
+    pub(super) fn excerpt(&self, statement: &Statement) -> String {
+        const MAX_CHARS: usize = 120;
+        let words: Vec<&str> = self.statement(statement).split_whitespace().collect();
+        let line = words.join(" ");
+        match line.char_indices().nth(MAX_CHARS) {
+            Some((end, _)) => format!("{}…", &line[..end]),
+            None => line,
+        }
     }
 }
 

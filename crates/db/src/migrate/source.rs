@@ -18,16 +18,18 @@ macro_rules! embedded {
     };
 }
 
-const PUBLIC: &[(&str, &str)] = embedded!("public":
+pub(super) const PUBLIC: &[(&str, &str)] = embedded!("public":
     "0001_create_public_schema.up.sql",
     "0001_create_public_schema.down.sql",
     "0003_seed_reference_data.up.sql",
     "0003_seed_reference_data.down.sql",
     "0004_announce_tenant_changes.up.sql",
     "0004_announce_tenant_changes.down.sql",
+    "0005_record_migration_runs.up.sql",
+    "0005_record_migration_runs.down.sql",
 );
 
-const TENANT: &[(&str, &str)] = embedded!("tenant":
+pub(super) const TENANT: &[(&str, &str)] = embedded!("tenant":
     "0002_create_tenant_schema_tables.up.sql",
     "0002_create_tenant_schema_tables.down.sql",
 );
@@ -67,6 +69,17 @@ pub struct Migration {
     pub token_checksum: [u8; 32],
 }
 
+impl Migration {
+    /// The way back.
+    ///
+    /// # Errors
+    /// [`MigrationError::Irreversible`] if there is none.
+    pub fn require_down(&self) -> Result<&Script, MigrationError> {
+        let file = || MigrationError::Irreversible { file: self.up.file.clone() };
+        self.down.as_ref().ok_or_else(file)
+    }
+}
+
 /// A file that is applied again whenever it changes: views and functions.
 #[derive(Debug, Clone)]
 pub struct Repeatable {
@@ -101,6 +114,21 @@ impl MigrationSet {
     pub fn find(&self, version: i64) -> Option<&Migration> {
         let at = self.migrations.binary_search_by_key(&version, |m| m.version).ok()?;
         self.migrations.get(at)
+    }
+
+    /// The migrations from one version down to another, which stays: newest first.
+    pub fn down_from(&self, from: i64, to: i64) -> impl Iterator<Item = &Migration> {
+        self.migrations.iter().rev().filter(move |m| m.version <= from && m.version > to)
+    }
+
+    /// The version before another, 0 for none.
+    pub fn before(&self, version: i64) -> i64 {
+        self.migrations.iter().rev().find(|m| m.version < version).map_or(0, |m| m.version)
+    }
+
+    /// The newest version that is not above another, 0 for none.
+    pub fn at_or_before(&self, version: i64) -> i64 {
+        self.before(version.saturating_add(1))
     }
 
     /// The newest version, 0 for an empty set.
@@ -225,6 +253,18 @@ fn read_dir(dir: &Path) -> Result<Vec<(String, String)>, String> {
     }
     files.sort();
     Ok(files)
+}
+
+/// The newest version in a set's directory, whatever the files hold.
+pub(super) fn head_of(dir: &Path) -> Result<i64, MigrationError> {
+    let files =
+        read_dir(dir).map_err(|problem| MigrationError::Files { problems: vec![problem] })?;
+    Ok(files
+        .iter()
+        .filter_map(|(file, _)| parse_file_name(file))
+        .map(|f| f.version)
+        .max()
+        .unwrap_or(0))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
+use uuid::Uuid;
 
 use crate::error::{Doing, Error};
 use crate::ids::TenantId;
@@ -25,7 +26,7 @@ impl std::fmt::Display for Actor {
     }
 }
 
-/// What was done to a tenant.
+/// What was done, to a tenant or to the installation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Action {
     Created,
@@ -33,6 +34,7 @@ pub(crate) enum Action {
     Resumed,
     Moved,
     SchemaDeleted,
+    ChecksumRepaired,
 }
 
 impl Action {
@@ -43,11 +45,12 @@ impl Action {
             Self::Resumed => "tenant.resumed",
             Self::Moved => "tenant.moved",
             Self::SchemaDeleted => "tenant.schema_deleted",
+            Self::ChecksumRepaired => "migration.checksum_repaired",
         }
     }
 }
 
-/// Writes an entry. It stays only if the transaction does.
+/// Writes an entry about a tenant. It stays only if the transaction does.
 pub(crate) async fn record(
     tx: &impl GenericClient,
     actor: &Actor,
@@ -55,12 +58,32 @@ pub(crate) async fn record(
     tenant: TenantId,
     details: &Value,
 ) -> Result<(), Error> {
+    write(tx, actor, action, Some(*tenant.as_uuid()), details).await
+}
+
+/// Writes an entry about the installation as a whole. It stays only if the transaction does.
+pub(crate) async fn record_of_installation(
+    tx: &impl GenericClient,
+    actor: &Actor,
+    action: Action,
+    details: &Value,
+) -> Result<(), Error> {
+    write(tx, actor, action, None, details).await
+}
+
+async fn write(
+    tx: &impl GenericClient,
+    actor: &Actor,
+    action: Action,
+    tenant: Option<Uuid>,
+    details: &Value,
+) -> Result<(), Error> {
     tx.execute_typed(
         "INSERT INTO public.audit_log (actor, action, tenant_id, details) VALUES ($1, $2, $3, $4)",
         &[
             (&actor.0, Type::TEXT),
             (&action.as_str(), Type::TEXT),
-            (tenant.as_uuid(), Type::UUID),
+            (&tenant, Type::UUID),
             (details, Type::JSONB),
         ],
     )

@@ -209,24 +209,6 @@ pub async fn count_by_status(reader: &ReaderDb) -> Result<Vec<(String, i64)>, Er
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// The tenants below a version, the furthest behind first.
-///
-/// # Errors
-/// [`Error::Unavailable`] or [`Error::Database`].
-pub async fn behind(reader: &ReaderDb, version: i64) -> Result<Vec<TenantId>, Error> {
-    let db = reader.connection().await?;
-    let rows = db
-        .query_typed(
-            "SELECT id FROM public.tenants
-             WHERE status NOT IN ('purging', 'purged') AND schema_version < $1
-             ORDER BY schema_version, id",
-            &[(&version, Type::INT8)],
-        )
-        .await
-        .doing("list tenants that are behind")?;
-    Ok(rows.iter().map(|row| row.get::<_, Uuid>(0).into()).collect())
-}
-
 /// Locks a tenant's row until the transaction ends. Waits as long as its `lock_timeout` allows.
 pub(crate) async fn lock(tx: &impl GenericClient, tenant: TenantId) -> Result<Tenant, Error> {
     let row = tx

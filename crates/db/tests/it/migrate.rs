@@ -3,8 +3,11 @@
 
 use std::path::Path;
 
-use tenantry_db::migrate::{self, MigrationError, Migrations};
-use tenantry_db::{AdminDb, Config, Error, ErrorKind};
+use tenantry_db::migrate::{
+    self, MigrationError, Migrations, Rollout, RolloutOptions, RolloutReport, RunState,
+    SchemaFailure, Stop, Tenants,
+};
+use tenantry_db::{AdminDb, Config, Error, ErrorKind, TenantId};
 use tenantry_testing::TestDatabase;
 
 use crate::texts;
@@ -26,8 +29,45 @@ fn files(more: &[(&str, &str)]) -> tempfile::TempDir {
     dir
 }
 
-fn with(more: &[(&str, &str)]) -> Migrations {
+pub(crate) fn with(more: &[(&str, &str)]) -> Migrations {
     Migrations::from_dir(files(more).path()).unwrap()
+}
+
+/// Runs a rollout as a person would, with nobody who stops it.
+pub(crate) async fn roll(
+    db: &TestDatabase,
+    migrations: &Migrations,
+    options: &RolloutOptions,
+) -> Result<RolloutReport, Error> {
+    let (_nobody, stop) = tokio::sync::watch::channel(Stop::Go);
+    let actor = db.actor();
+    let rollout = Rollout { admin: &db.admin, migrations, actor: &actor, options };
+    rollout.run(stop, |_| {}).await
+}
+
+/// Takes one tenant to the head of its set.
+async fn migrate_tenant(
+    db: &TestDatabase,
+    migrations: &Migrations,
+    tenant: TenantId,
+) -> Result<RolloutReport, Error> {
+    let mut options = RolloutOptions::to_head(&db.admin);
+    options.public = false;
+    options.tenants = Tenants::Only(vec![tenant]);
+    roll(db, migrations, &options).await
+}
+
+/// Sets a limit of migrations.
+fn limit(db: &mut TestDatabase, key: &str, value: impl Into<toml::Value>) {
+    let layers = db.servers().layers(db.name(), "shared").flag("test", key, value);
+    db.config = Config::from_layers(layers).unwrap();
+    db.admin = AdminDb::new(&db.config).unwrap();
+}
+
+/// The only failure of a run.
+fn failure(report: &RolloutReport) -> &SchemaFailure {
+    let [failure] = report.failures.as_slice() else { panic!("{report:?}") };
+    failure
 }
 
 #[tokio::test]
@@ -41,6 +81,7 @@ async fn both_sets_are_at_head_and_a_second_run_does_nothing() {
         "public 1 create_public_schema true",
         "public 3 seed_reference_data true",
         "public 4 announce_tenant_changes true",
+        "public 5 record_migration_runs true",
         "tenant 2 create_tenant_schema_tables true",
     ];
     assert_eq!(texts(&superuser, ledger).await, expected);
@@ -50,12 +91,7 @@ async fn both_sets_are_at_head_and_a_second_run_does_nothing() {
             .unwrap()
             .is_empty()
     );
-    assert!(
-        migrate::migrate_tenant(&db.admin, &db.migrations, acme.id, None, |_| {})
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert_eq!(migrate_tenant(&db, &db.migrations, acme.id).await.unwrap().tenants.total, 0);
     assert_eq!(texts(&superuser, ledger).await, expected);
 }
 
@@ -89,8 +125,8 @@ async fn a_table_of_a_later_migration_is_the_tenants_without_a_grant() {
         ),
         ("tenant/0005_add_labels.down.sql", "DROP FUNCTION one(); DROP TABLE labels;"),
     ]);
-    let done = migrate::migrate_tenant(&db.admin, &later, acme.id, None, |_| {}).await.unwrap();
-    assert_eq!(done.iter().map(|m| m.version).collect::<Vec<_>>(), [5]);
+    let done = migrate_tenant(&db, &later, acme.id).await.unwrap();
+    assert_eq!((done.tenants.done, done.left), (1, 0));
     let lane = db.lane_direct(acme.lane).await;
     let schema = acme.schema();
     lane.batch_execute(&format!(
@@ -117,9 +153,7 @@ async fn a_table_of_a_later_migration_is_the_tenants_without_a_grant() {
     assert_eq!(old.difference(&new), Vec::<String>::new());
     assert_eq!(fresh.schema_version, 5);
     // What an old program would do with a schema newer than itself.
-    let error = migrate::migrate_tenant(&db.admin, &db.migrations, acme.id, None, |_| {})
-        .await
-        .unwrap_err();
+    let error = migrate_tenant(&db, &db.migrations, acme.id).await.unwrap_err();
     assert!(
         matches!(error, Error::Migration(MigrationError::FileMissing { version: 5, .. })),
         "{error}"
@@ -134,13 +168,13 @@ async fn a_failing_file_leaves_nothing_and_names_its_line() {
         "tenant/0005_é_less.up.sql".replace('é', "e").as_str(),
         "-- ünïcödé before the error\nCREATE TABLE labels ();\n\nSELECT nonsense;\n",
     )]);
-    let error =
-        migrate::migrate_tenant(&db.admin, &broken, acme.id, None, |_| {}).await.unwrap_err();
-    let Error::Migration(MigrationError::Failed { file, line, sqlstate, .. }) = &error else {
-        panic!("{error}")
-    };
+    let report = migrate_tenant(&db, &broken, acme.id).await.unwrap();
+    let failed = failure(&report);
+    let file = failed.file.as_deref().unwrap();
     assert!(file.ends_with("tenant/0005_e_less.up.sql"), "{file}");
-    assert_eq!((*line, sqlstate.as_str()), (Some(4), "42703"));
+    assert_eq!((failed.line, failed.sqlstate.as_deref()), (Some(4), Some("42703")));
+    assert_eq!(failed.statement.as_deref(), Some("SELECT nonsense"));
+    assert_eq!((failed.attempts, report.state), (1, RunState::Failed));
     let superuser = db.superuser().await;
     assert_eq!(texts(&superuser, "SELECT schema_version::text FROM public.tenants").await, ["2"]);
     assert!(
@@ -149,13 +183,15 @@ async fn a_failing_file_leaves_nothing_and_names_its_line() {
             .is_empty()
     );
     assert!(
-        texts(&superuser, "SELECT name FROM public.migrations WHERE version = 5").await.is_empty()
+        texts(
+            &superuser,
+            "SELECT name FROM public.migrations WHERE version = 5 AND schema_name <> 'public'"
+        )
+        .await
+        .is_empty()
     );
     let mended = with(&[("tenant/0005_e_less.up.sql", "CREATE TABLE labels ();")]);
-    assert_eq!(
-        migrate::migrate_tenant(&db.admin, &mended, acme.id, None, |_| {}).await.unwrap().len(),
-        1
-    );
+    assert_eq!(migrate_tenant(&db, &mended, acme.id).await.unwrap().tenants.done, 1);
 }
 
 #[tokio::test]
@@ -167,16 +203,14 @@ async fn an_edited_an_absent_and_a_late_file_are_refused() {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(file),
     )
     .unwrap();
-    let run = async |migrations: &Migrations| {
-        migrate::migrate_tenant(&db.admin, migrations, acme.id, None, |_| {}).await
-    };
+    let run = async |migrations: &Migrations| migrate_tenant(&db, migrations, acme.id).await;
     let edited = with(&[(file, &format!("{original}\nCREATE TABLE more ();"))]);
     let error = run(&edited).await.unwrap_err();
     assert!(matches!(error, Error::Migration(MigrationError::Changed { .. })), "{error}");
     assert_eq!(error.kind(), ErrorKind::Refused);
     // A comment or a line end is no change.
     let touched = with(&[(file, &format!("-- licence\r\n{}", original.replace('\n', "\r\n")))]);
-    assert!(run(&touched).await.unwrap().is_empty());
+    assert_eq!(run(&touched).await.unwrap().tenants.total, 0);
     let late = with(&[("tenant/0001_late.up.sql", "CREATE TABLE late ();")]);
     let error = run(&late).await.unwrap_err();
     assert!(
@@ -187,14 +221,14 @@ async fn an_edited_an_absent_and_a_late_file_are_refused() {
 
 #[tokio::test]
 async fn two_runners_at_once_do_not_wait_inside_the_server() {
-    let db = TestDatabase::new().await;
+    let mut db = TestDatabase::new().await;
+    limit(&mut db, "migrations.retries", 0);
     let acme = db.tenant("acme").await;
     let other = db.superuser().await;
     other.batch_execute("BEGIN; SELECT FROM public.tenants FOR UPDATE").await.unwrap();
-    let error = migrate::migrate_tenant(&db.admin, &db.migrations, acme.id, None, |_| {})
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    let later = with(&[("tenant/0100_x.up.sql", "SELECT 1;")]);
+    let report = migrate_tenant(&db, &later, acme.id).await.unwrap();
+    assert!(failure(&report).message.contains("another process"), "{report:?}");
     other.batch_execute("ROLLBACK; BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('shared:migrate:public', 0))").await.unwrap();
     let error =
         migrate::migrate_public(&db.admin, &db.migrations.public, None, |_| {}).await.unwrap_err();
@@ -203,24 +237,20 @@ async fn two_runners_at_once_do_not_wait_inside_the_server() {
 
 #[tokio::test]
 async fn a_lock_that_is_held_ends_the_migration_not_the_tenants_work() {
-    let db = TestDatabase::new().await;
+    let mut db = TestDatabase::new().await;
+    limit(&mut db, "migrations.lock_timeout", "50ms");
     let acme = db.tenant("acme").await;
-    let layers =
-        db.servers().layers(db.name(), "shared").flag("test", "migrations.lock_timeout", "50ms");
-    let admin = AdminDb::new(&Config::from_layers(layers).unwrap()).unwrap();
     let reader = db.superuser().await;
     reader.batch_execute(&format!("BEGIN; SELECT FROM {}.users", acme.schema())).await.unwrap();
     let later = with(&[("tenant/0005_wide.up.sql", "ALTER TABLE users ADD COLUMN wide text;")]);
-    let error = migrate::migrate_tenant(&admin, &later, acme.id, None, |_| {}).await.unwrap_err();
-    let Error::Migration(MigrationError::Failed { sqlstate, .. }) = &error else {
-        panic!("{error}")
-    };
-    assert_eq!(sqlstate, "55P03");
+    let report = migrate_tenant(&db, &later, acme.id).await.unwrap();
+    let failed = failure(&report);
+    assert_eq!((failed.sqlstate.as_deref(), failed.attempts), (Some("55P03"), 6));
+    let pid: i32 = reader.query_typed_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    assert_eq!(failed.blocked_by[0].pid, pid, "{failed:?}");
+    assert_eq!(failed.blocked_by[0].state.as_deref(), Some("idle in transaction"));
     reader.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(
-        migrate::migrate_tenant(&admin, &later, acme.id, None, |_| {}).await.unwrap().len(),
-        1
-    );
+    assert_eq!(migrate_tenant(&db, &later, acme.id).await.unwrap().tenants.done, 1);
 }
 
 #[tokio::test]
@@ -279,9 +309,12 @@ async fn status_says_who_is_behind() {
     let db = TestDatabase::new().await;
     let acme = db.tenant("acme").await;
     let later =
-        with(&[("tenant/0005_x.up.sql", "SELECT 1;"), ("public/0006_y.up.sql", "SELECT 1;")]);
+        with(&[("tenant/0005_x.up.sql", "SELECT 1;"), ("public/0101_y.up.sql", "SELECT 1;")]);
     let status = migrate::fleet_status(&db.reader, &later).await.unwrap();
-    assert_eq!((status.public.applied, status.public.head, status.public.pending.len()), (4, 6, 1));
+    assert_eq!(
+        (status.public.applied, status.public.head, status.public.pending.len()),
+        (db.migrations.public.head(), 101, 1)
+    );
     assert_eq!(
         (
             status.tenant_head,
@@ -304,7 +337,7 @@ async fn status_says_who_is_behind() {
     let error = tenantry_db::lifecycle::create_tenant(&db.admin, &later, &new, &db.actor())
         .await
         .unwrap_err();
-    assert!(matches!(error, Error::Behind { found: 4, needed: 6, .. }), "{error}");
+    assert!(matches!(error, Error::Behind { needed: 101, .. }), "{error}");
 }
 
 #[tokio::test]
@@ -317,9 +350,8 @@ async fn a_tenant_whose_schema_is_gone_does_not_get_its_tables_in_public() {
         .await
         .unwrap();
     let later = with(&[("tenant/0005_labels.up.sql", "CREATE TABLE labels ();")]);
-    let error =
-        migrate::migrate_tenant(&db.admin, &later, acme.id, None, |_| {}).await.unwrap_err();
-    assert!(matches!(error, Error::SchemaMissing(_)), "{error}");
+    let report = migrate_tenant(&db, &later, acme.id).await.unwrap();
+    assert!(failure(&report).message.contains("does not exist"), "{report:?}");
     assert!(
         texts(&superuser, "SELECT relname::text FROM pg_class WHERE relname = 'labels'")
             .await
@@ -336,7 +368,7 @@ async fn files_that_do_not_fit_the_ledger_are_seen_also_when_all_are_at_head() {
     assert!(matches!(error, Error::Migration(MigrationError::OutOfOrder { .. })), "{error}");
     let edited =
         with(&[("tenant/0002_create_tenant_schema_tables.up.sql", "CREATE TABLE other ();")]);
-    let error = migrate::check_tenant_ledger(&db.reader, &edited.tenant).await.unwrap_err();
+    let error = migrate::fleet_status(&db.reader, &edited).await.unwrap_err();
     assert!(matches!(error, Error::Migration(MigrationError::Changed { .. })), "{error}");
-    migrate::check_tenant_ledger(&db.reader, &db.migrations.tenant).await.unwrap();
+    migrate::fleet_status(&db.reader, &db.migrations).await.unwrap();
 }

@@ -1,0 +1,4 @@
+-- Undoes {name}, in reverse order and without CASCADE. What holds rows is dropped only where somebody says
+-- `--accept-data-loss`.
+--
+--   DROP TABLE currencies;

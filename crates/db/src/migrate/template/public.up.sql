@@ -1,0 +1,14 @@
+-- {name}: …
+--
+-- Runs once, in the public schema, whole and in one transaction, as the owner, before the tenants'
+-- files. The service's former version goes on running beside it: first add, then use, and take away in a
+-- later release.
+--
+-- A reference table that all tenants may read. Its name must not be that of a tenant's table:
+--   CREATE TABLE currencies (code text PRIMARY KEY, name text NOT NULL);
+--   GRANT SELECT ON currencies TO :"tenant_group";
+--
+-- A table for the platform alone, which `tenantry`'s reader may see:
+--   GRANT SELECT ON invoices TO :"reader";
+--
+-- Never grant anything to a single tenant's role: an ACL holds about 2,400 entries.

@@ -1,0 +1,6 @@
+-- Undoes {name}, in reverse order and without CASCADE. What holds rows is dropped only where somebody says
+-- `--accept-data-loss`. If there is no way back, delete this file and write into the up file:
+--   -- tenantry: irreversible
+--
+--   DROP TABLE labels;
+--   ALTER TABLE content DROP COLUMN summary;

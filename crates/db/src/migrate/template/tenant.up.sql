@@ -1,0 +1,31 @@
+-- {name}: …
+--
+-- Runs in every tenant's schema, whole and in one transaction, as the owner. Unqualified names only; the
+-- tenant may use new tables at once, without a grant. Old and new versions of the service run side by
+-- side meanwhile, so first add, then use, and take away in a later release (expand and contract).
+--
+-- A table:
+--   CREATE TABLE labels (
+--       id         uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
+--       tenant_id  uuid        NOT NULL DEFAULT this_tenant() CHECK (tenant_id = this_tenant()),
+--       content_id uuid        NOT NULL REFERENCES content (id) ON DELETE CASCADE,
+--       name       text        NOT NULL,
+--       created_at timestamptz NOT NULL DEFAULT now()
+--   );
+--   CREATE INDEX labels_content_id_idx ON labels (content_id);    -- each foreign key needs one
+--
+-- A column, without rewriting the table:
+--   ALTER TABLE content ADD COLUMN summary text;
+--   ALTER TABLE content ADD COLUMN pinned boolean NOT NULL DEFAULT false;
+--
+-- An index on a table that may be large: in a file of its own, whose first line is
+--   -- no-transaction
+--   CREATE INDEX CONCURRENTLY content_status_idx ON content (status);
+-- Where the table is small it is built plainly all the same, which is much faster.
+--
+-- A constraint on rows that are there already, in two steps that keep nobody waiting:
+--   ALTER TABLE content ADD CONSTRAINT content_summary_check CHECK (summary <> '') NOT VALID;
+--   ALTER TABLE content VALIDATE CONSTRAINT content_summary_check;     -- better in the next file
+--
+-- Limits of this file alone:
+--   -- tenantry: lock_timeout=500ms, statement_timeout=10min
