@@ -14,8 +14,9 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::attempt::{Attempted, Verdict, attempt};
+use super::event::Event;
 use super::record::{self, Counts, RunLock, SchemaFailure};
-use super::rollout::{Event, Stop, Tolerance};
+use super::rollout::{Stop, Tolerance};
 use super::session::Session;
 use super::tenant::{Arrival, Journey, Standing};
 use super::waves::{self, Portion};

@@ -5,10 +5,11 @@
 
 use tokio_postgres::types::Type;
 
+use super::claim::bytea;
 use super::outside::{self, Step};
 use super::session::Session;
 use super::sql::Statement;
-use super::tenant::{StepError, bytea};
+use super::tenant::StepError;
 use super::{Batch, MigrationError, Script, sql};
 use crate::direct::AdminDb;
 use crate::error::{Doing, Error};
@@ -23,7 +24,9 @@ pub(super) struct Stepwise<'a> {
     pub(super) version: i64,
     pub(super) direction: &'static str,
     /// The statement that fails unless the schema stands where it is expected.
-    pub(super) guard: String,
+    pub(super) look: String,
+    /// The same, which also moves the schema on.
+    pub(super) claim: String,
     /// What is recorded at the end.
     pub(super) record: String,
 }
@@ -86,7 +89,7 @@ impl Stepwise<'_> {
         session.use_up();
         self.lock(session).await?;
         let mut check = Batch::new(self.schema.clone());
-        check.guard(&self.guard).send(session.client()).await?;
+        check.guard(&self.look).send(session.client()).await?;
         self.settle_in(session).await?;
         let (begun, done) = self.progress(session).await?;
         for (index, statement) in self.script.statements.iter().enumerate().skip(done) {
@@ -94,7 +97,7 @@ impl Stepwise<'_> {
         }
         let mut end = Batch::new(self.schema.clone());
         let Self { schema, version, direction, .. } = self;
-        end.guard(&self.guard).record(&self.record).ours(&format!(
+        end.guard(&self.claim).record(&self.record).ours(&format!(
             "DELETE FROM public.migration_progress \
              WHERE schema_name = '{schema}' AND version = {version} AND direction = '{direction}';"
         ));
