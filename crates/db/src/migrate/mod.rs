@@ -6,6 +6,7 @@
 mod batch;
 mod error;
 mod fingerprint;
+pub mod lint;
 mod plan;
 mod runner;
 mod script;

@@ -176,6 +176,16 @@ impl Migrations {
         config.dir.as_deref().map_or_else(Self::embedded, Self::from_dir)
     }
 
+    /// As [`Migrations::from_files`], whatever is wrong with them.
+    #[cfg(test)]
+    pub(super) fn unchecked(public: Vec<(String, String)>, tenant: Vec<(String, String)>) -> Self {
+        let mut problems = Vec::new();
+        Self {
+            public: assemble(SetKind::Public, "", public, &mut problems),
+            tenant: assemble(SetKind::Tenant, "", tenant, &mut problems),
+        }
+    }
+
     fn from_files(
         place: &str,
         public: Vec<(String, String)>,
