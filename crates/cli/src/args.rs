@@ -136,6 +136,15 @@ pub(crate) enum Migrate {
     Run(MigrateRun),
     /// Show where the sets and the tenants stand
     Status(MigrateStatus),
+    /// Look for what migration files should not do, without a database
+    Lint(MigrateLint),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MigrateLint {
+    /// Refuse warnings too
+    #[arg(long)]
+    pub(crate) deny_warnings: bool,
 }
 
 #[derive(Debug, ClapArgs)]

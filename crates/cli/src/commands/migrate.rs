@@ -8,18 +8,33 @@ use tenantry_db::migrate::{
 use tenantry_db::models::tenants::{self, Tenant};
 use tenantry_db::{AdminDb, Config, Error, ReaderDb, TenantId, TenantRef};
 
+use super::migrate_lint;
 use crate::args::{Common, Migrate, MigrateRun, MigrateStatus, Set};
 use crate::exit::{Exit, Failure};
 use crate::{config_file, output};
 
 pub(super) async fn run(common: &Common, command: &Migrate) -> anyhow::Result<Exit> {
+    match command {
+        Migrate::Run(args) => {
+            let (config, migrations) = load(common)?;
+            match args.dry_run {
+                true => dry_run(common, &config, &migrations, args).await,
+                false => apply(common, &config, &migrations, args).await,
+            }
+        }
+        Migrate::Status(args) => {
+            let (config, migrations) = load(common)?;
+            status(common, &config, &migrations, args).await
+        }
+        // It needs no database, so no configuration of one.
+        Migrate::Lint(args) => migrate_lint::run(common, args),
+    }
+}
+
+fn load(common: &Common) -> anyhow::Result<(Config, Migrations)> {
     let config = config_file::load(common)?;
     let migrations = Migrations::load(&config.migrations).map_err(Error::from)?;
-    match command {
-        Migrate::Run(args) if args.dry_run => dry_run(common, &config, &migrations, args).await,
-        Migrate::Run(args) => apply(common, &config, &migrations, args).await,
-        Migrate::Status(args) => status(common, &config, &migrations, args).await,
-    }
+    Ok((config, migrations))
 }
 
 /// What a run applied.

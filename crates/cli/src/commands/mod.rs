@@ -6,6 +6,7 @@ mod down;
 mod init;
 mod lanes;
 mod migrate;
+mod migrate_lint;
 mod serve;
 mod status;
 mod tenant;

@@ -6,7 +6,7 @@ use super::catalogue::{
 };
 use super::file::File;
 use super::finding::Report;
-use super::words::{Kind, Piece};
+use super::words::{Kind, Piece, Word};
 
 pub(super) fn check(file: &File<'_>, report: &mut Report) {
     for piece in &file.pieces {
@@ -54,6 +54,8 @@ fn settings(file: &File<'_>, piece: &Piece, report: &mut Report) {
         "lock_timeout" | "statement_timeout" if local => {
             report.at(file, TIMEOUT_OVERRIDE, piece.at(), format!("`{name}` is set by the runner"));
         }
+        // A variable of a body may have the name: `set := 1`.
+        "" => {}
         _ if local || (piece.in_body && !assigns && name != "time" && name != "names") => {}
         _ => report.at(file, SESSION_STATE, piece.at(), format!("`SET {name}` without LOCAL")),
     }
@@ -102,10 +104,14 @@ fn copy(file: &File<'_>, piece: &Piece, report: &mut Report) {
     }
 }
 
+/// What may stand between CREATE and TEMP.
+const MODIFIERS: &[&str] = &["or", "replace", "global", "local"];
+
 fn temporary(file: &File<'_>, piece: &Piece, report: &mut Report) {
-    let temporary = |word: &super::words::Word| word.is("temp") || word.is("temporary");
+    let temporary = |word: &Word| word.is("temp") || word.is("temporary");
+    let modifies = |word: &&Word| MODIFIERS.iter().any(|modifier| word.is(modifier));
     let found = if piece.opens(&["create"]) {
-        piece.words.iter().skip(1).take(4).find(|word| temporary(word))
+        piece.words.iter().skip(1).find(|word| !modifies(word)).filter(|word| temporary(word))
     } else {
         // SELECT … INTO TEMP x, also behind WITH.
         let into = piece.words.windows(2).find(|pair| pair[0].is("into") && temporary(&pair[1]));

@@ -172,7 +172,8 @@ fn words(text: &str, place: &dyn Fn(usize) -> usize) -> Vec<Word> {
         .filter(|token| !is_trivia(token.kind))
         .collect();
     let mut words: Vec<Word> = Vec::with_capacity(tokens.len());
-    for (index, token) in tokens.iter().enumerate() {
+    let mut tokens_left = tokens.iter().enumerate();
+    while let Some((index, token)) = tokens_left.next() {
         let escape = tokens.get(index + 1..).map_or('\\', uescape);
         let at = place(token.at);
         let (kind, text, decoded) = match token.kind {
@@ -186,6 +187,9 @@ fn words(text: &str, place: &dyn Fn(usize) -> usize) -> Vec<Word> {
             },
             _ => (Kind::Sign, token.text.to_owned(), None),
         };
+        if takes_uescape(token.kind) && is_uescape(tokens.get(index + 1)) {
+            tokens_left.nth(1);
+        }
         // Texts behind one another are one to the server.
         match words.last_mut() {
             Some(last) if last.kind == Kind::Text && kind == Kind::Text => {
@@ -210,10 +214,22 @@ fn is_trivia(kind: TokenKind) -> bool {
     )
 }
 
+fn takes_uescape(kind: TokenKind) -> bool {
+    matches!(
+        kind,
+        TokenKind::QuotedIdent { uescape: true, .. }
+            | TokenKind::Literal { kind: LiteralKind::UnicodeEscStr { .. } }
+    )
+}
+
+fn is_uescape(token: Option<&Token<'_>>) -> bool {
+    token.is_some_and(|token| token.text.eq_ignore_ascii_case("uescape"))
+}
+
 /// The escape character that `UESCAPE '…'` names behind a name or text.
 fn uescape(rest: &[Token<'_>]) -> char {
     match rest {
-        [word, text, ..] if word.text.eq_ignore_ascii_case("uescape") => {
+        [word, text, ..] if is_uescape(Some(word)) => {
             text.text.trim_matches('\'').chars().next().unwrap_or('\\')
         }
         _ => '\\',
