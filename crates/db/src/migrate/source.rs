@@ -176,16 +176,6 @@ impl Migrations {
         config.dir.as_deref().map_or_else(Self::embedded, Self::from_dir)
     }
 
-    /// As [`Migrations::from_files`], whatever is wrong with them.
-    #[cfg(test)]
-    pub(super) fn unchecked(public: Vec<(String, String)>, tenant: Vec<(String, String)>) -> Self {
-        let mut problems = Vec::new();
-        Self {
-            public: assemble(SetKind::Public, "", public, &mut problems),
-            tenant: assemble(SetKind::Tenant, "", tenant, &mut problems),
-        }
-    }
-
     fn from_files(
         place: &str,
         public: Vec<(String, String)>,
@@ -265,7 +255,7 @@ fn parse_file_name(file: &str) -> Option<FileName<'_>> {
     well_formed.then_some(FileName { version, name, direction })
 }
 
-fn assemble(
+pub(super) fn assemble(
     kind: SetKind,
     place: &str,
     files: Vec<(String, String)>,

@@ -5,18 +5,17 @@ use super::catalogue::{
 };
 use super::file::{Direction, File};
 use super::finding::Report;
-use super::locks::made_in;
-use super::tree::{Fact, Name, What};
+use super::tables::{Made, Tables};
+use super::tree::{Name, What};
 
-/// `up` is the file that a down file takes back.
-pub(super) fn check(file: &File<'_>, up: Option<&File<'_>>, report: &mut Report) {
-    let own = made_in(file);
-    let is_own = |table: &Name| own.contains(&table.name);
+/// `before` are the tables before the file; `up` is what the file that a down file takes back made.
+pub(super) fn check(file: &File<'_>, before: &Tables, up: &Made, report: &mut Report) {
+    let own = Made::by(file, before);
+    let is_own = |table: &Name| own.tables.contains(&table.name);
     for fact in &file.tree.facts {
         match &fact.what {
             What::DropTable { tables } => {
-                let taken_back =
-                    |table: &Name| up.is_some_and(|up| made_in(up).contains(&table.name));
+                let taken_back = |table: &Name| up.tables.contains(&table.name);
                 for table in tables.iter().filter(|table| !is_own(table) && !taken_back(table)) {
                     lost(
                         file,
@@ -27,7 +26,9 @@ pub(super) fn check(file: &File<'_>, up: Option<&File<'_>>, report: &mut Report)
                     );
                 }
             }
-            What::DropColumn { table, column } if !is_own(table) && !adds(up, table, column) => {
+            What::DropColumn { table, column }
+                if !own.has_column(table, column) && !up.has_column(table, column) =>
+            {
                 let message = format!("column `{column}` of `{}` is dropped", table.name);
                 lost(file, DROP_COLUMN, fact.at, message, report);
             }
@@ -65,16 +66,6 @@ fn lost(file: &File<'_>, rule: &Rule, at: usize, message: String, report: &mut R
         Direction::Down => report.warn(file, rule, at, message),
         Direction::Up | Direction::Repeatable => report.at(file, rule, at, message),
     }
-}
-
-fn adds(up: Option<&File<'_>>, table: &Name, column: &str) -> bool {
-    let added = |fact: &Fact| match &fact.what {
-        What::AddColumn { table: to, column: added } => {
-            to.name == table.name && added.name == column
-        }
-        _ => false,
-    };
-    up.is_some_and(|up| up.tree.facts.iter().any(added) || made_in(up).contains(&table.name))
 }
 
 /// squawk tells of tables only.

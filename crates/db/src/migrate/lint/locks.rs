@@ -1,7 +1,5 @@
 //! Rules about changing tables that hold rows: locks, scans, and what fails on old rows.
 
-use std::collections::BTreeSet;
-
 use super::catalogue::{
     CHANGING_COLUMN_TYPE, CONSTRAINT_NOT_VALID, INDEX_NOT_CONCURRENT, NEEDLESS_NO_TRANSACTION,
     NOT_IN_TRANSACTION, REQUIRED_COLUMN, REWRITING_COLUMN, Rule, SET_NOT_NULL, TABLE_LOCK,
@@ -9,14 +7,14 @@ use super::catalogue::{
 };
 use super::file::File;
 use super::finding::Report;
-use super::tables::Tables;
+use super::tables::{Made, Tables};
 use super::tree::{Remark, What};
 use super::words::Piece;
 
 /// `before` are the tables as they are before the file.
 pub(super) fn check(file: &File<'_>, before: &Tables, report: &mut Report) {
     for remark in &file.tree.remarks {
-        if !on_new_table(file, remark) && !is_harmless(file, before, remark) {
+        if !on_new_table(file, before, remark) && !is_harmless(file, before, remark) {
             report.at(file, remark.rule, remark.at, remark.message.as_str());
         }
     }
@@ -44,19 +42,10 @@ const OF_OLD_TABLES: &[&Rule] = &[
     UNIQUE_WITHOUT_INDEX,
 ];
 
-fn on_new_table(file: &File<'_>, remark: &Remark) -> bool {
+fn on_new_table(file: &File<'_>, before: &Tables, remark: &Remark) -> bool {
     let asks = OF_OLD_TABLES.iter().any(|rule| rule.name == remark.rule.name);
     let table = file.tree.table_at(remark.at);
-    asks && table.is_some_and(|table| made_in(file).contains(&table.name))
-}
-
-/// The tables that a file makes.
-pub(super) fn made_in<'a>(file: &'a File<'_>) -> BTreeSet<&'a String> {
-    let made = file.tree.facts.iter().filter_map(|fact| match &fact.what {
-        What::CreateTable { table, .. } => Some(&table.name),
-        _ => None,
-    });
-    made.collect()
+    asks && table.is_some_and(|table| Made::by(file, before).tables.contains(&table.name))
 }
 
 /// What squawk can't know: the types and constraints of the files before.

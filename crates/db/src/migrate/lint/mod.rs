@@ -1,9 +1,9 @@
 //! The lint: what a migration file should not do, seen before it runs. Pure: text in, findings out.
 //!
 //! One file runs for thousands of tenants, as the owner of all their schemas. So the rules ask more
-//! than whether PostgreSQL would take it: that a file stays inside the schema ([`rights`], [`names`]),
-//! leaves nothing behind on the session ([`session`]), keeps running services alive ([`locks`],
-//! [`destructive`]) and makes tables of the shape that the rest relies on ([`shape`]).
+//! than whether PostgreSQL would take it: that a file stays inside the schema (`rights`, `names`),
+//! leaves nothing behind on the session (`session`), keeps running services alive (`locks`,
+//! `destructive`) and makes tables of the shape that the rest relies on (`shape`).
 //!
 //! A finding is an error where harm is certain; `migrate run` refuses those. A file may break most
 //! rules with `-- tenantry: allow=<rule> reason="…"`; the finding is kept, with its reason.
@@ -30,7 +30,7 @@ pub use finding::{Finding, Severity};
 use super::{MigrationError, Migrations};
 use file::{Direction, File};
 use finding::Report;
-use tables::Tables;
+use tables::{Made, Tables};
 
 /// The parser descends by recursion. What is not touched costs nothing.
 const STACK_BYTES: usize = 256 << 20;
@@ -91,7 +91,7 @@ fn lint_set(
     report: &mut Report,
 ) {
     let mut before = Tables::default();
-    let mut up = None;
+    let (mut made, nothing) = (Made::default(), Made::default());
     for (index, file) in files.iter().enumerate() {
         for (at, message) in &file.tree.syntax_errors {
             report.at(file, catalogue::SYNTAX_ERROR, *at, message.as_str());
@@ -101,11 +101,12 @@ fn lint_set(
         names::check(file, public, tenant, report);
         locks::check(file, &before, report);
         shape::check_file(file, public, own, report);
-        let takes_back = up.filter(|up: &&File<'_>| up.version == file.version);
-        destructive::check(file, takes_back.filter(|_| file.direction == Direction::Down), report);
+        // A down file stands behind its up file.
+        let taken_back = if file.direction == Direction::Down { &made } else { &nothing };
+        destructive::check(file, &before, taken_back, report);
         if file.direction == Direction::Up {
             missing_down(file, files.get(index + 1), report);
-            up = Some(file);
+            made = Made::by(file, &before);
         }
         if file.direction != Direction::Down {
             before.apply_file(index, file);

@@ -129,10 +129,10 @@ fn derived_names(file: &File<'_>, report: &mut Report) {
                     .for_each(|column| derived_of_column(file, &table.name, column, report));
             }
             What::AddColumn { table, column } => {
-                derived_of_column(file, &table.name, column, report)
+                derived_of_column(file, &table.name, column, report);
             }
             What::AddConstraint { table, constraint } => {
-                derived(file, &table.name, constraint, report)
+                derived(file, &table.name, constraint, report);
             }
             What::CreateIndex { table, index: None, columns, .. } => {
                 let columns: Vec<_> =

@@ -56,7 +56,7 @@ pub(super) fn check_file(file: &File<'_>, public: &Tables, own: &Tables, report:
             }
             What::AddColumn { column, .. } => check_column(file, public, own, column, report),
             What::AddConstraint { constraint, .. } => {
-                foreign_key(file, public, own, constraint, report)
+                foreign_key(file, public, own, constraint, report);
             }
             _ => {}
         }

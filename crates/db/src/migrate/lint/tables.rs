@@ -1,6 +1,6 @@
 //! The tables of a set as its files leave them, in order: enough to judge keys, indexes and columns.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::file::{Direction, File};
 use super::tree::{Column, Constraint, ConstraintKind, Fact, Name, What};
@@ -35,6 +35,42 @@ pub(super) struct Tables {
     pub(super) tables: BTreeMap<String, Table>,
     pub(super) views: BTreeMap<String, Place>,
     pub(super) domains: Vec<String>,
+}
+
+/// What a file adds to the tables before it. What was there already it has not made, also where it says
+/// `IF NOT EXISTS`, or drops the former one first.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    pub(super) tables: BTreeSet<String>,
+    /// Of tables that were there.
+    pub(super) columns: BTreeSet<(String, String)>,
+}
+
+impl Made {
+    pub(super) fn by(file: &File<'_>, before: &Tables) -> Self {
+        let mut made = Self::default();
+        for fact in &file.tree.facts {
+            match &fact.what {
+                What::CreateTable { table, .. } if !before.tables.contains_key(&table.name) => {
+                    made.tables.insert(table.name.clone());
+                }
+                What::AddColumn { table, column } => {
+                    let former = before.tables.get(&table.name);
+                    if !former.is_some_and(|former| former.columns.contains_key(&column.name)) {
+                        made.columns.insert((table.name.clone(), column.name.clone()));
+                    }
+                }
+                _ => {}
+            }
+        }
+        made
+    }
+
+    /// Whether it made the column, or its whole table.
+    pub(super) fn has_column(&self, table: &Name, column: &str) -> bool {
+        self.tables.contains(&table.name)
+            || self.columns.contains(&(table.name.clone(), column.to_owned()))
+    }
 }
 
 impl Tables {

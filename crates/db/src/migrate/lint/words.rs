@@ -274,7 +274,7 @@ fn text_of(
         }
         LiteralKind::EscStr { .. } => decode_esc_string(inner, pos, &mut out),
         LiteralKind::UnicodeEscStr { .. } => {
-            decode_unicode_esc_string(inner, pos, escape, &mut out)
+            decode_unicode_esc_string(inner, pos, escape, &mut out);
         }
         LiteralKind::DollarQuotedString { .. } => out.push_str(inner, pos),
         LiteralKind::Int { .. }

@@ -60,7 +60,7 @@ mod tests {
     fn names_are_unique_and_in_kebab_case() {
         let mut names: Vec<_> = all().map(|rule| rule.name).collect();
         let kebab = |name: &&str| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
-        assert!(names.iter().all(|name| kebab(name)), "{names:?}");
+        assert!(names.iter().all(kebab), "{names:?}");
         let count = names.len();
         names.sort_unstable();
         names.dedup();

@@ -27,6 +27,12 @@ fn what_is_lost() {
             "CREATE TABLE own AS SELECT 1 AS a; UPDATE own SET a = 2; DELETE FROM own; ALTER TABLE own DROP a; DROP TABLE own;",
             &[],
         ),
+        (
+            "CREATE TABLE IF NOT EXISTS notes (id int); ALTER TABLE notes DROP body;",
+            &["drop-column"],
+        ),
+        ("DROP TABLE notes; CREATE TABLE notes AS SELECT 1;", &["drop-table"]),
+        ("ALTER TABLE notes ADD extra text, DROP COLUMN extra;", &[]),
         ("ALTER TABLE notes ALTER body DROP DEFAULT, DROP CONSTRAINT x;", &[]),
         ("DROP VIEW v;", &[]),
     ]);
@@ -47,6 +53,10 @@ fn a_down_file_takes_back_what_its_up_file_made() {
     let column = "ALTER TABLE notes ADD extra text;";
     assert_eq!(down(column, "ALTER TABLE notes DROP COLUMN extra;"), [""; 0]);
     assert_eq!(down(column, "ALTER TABLE notes DROP COLUMN body;"), ["drop-column?"]);
+    let again =
+        "ALTER TABLE notes ADD IF NOT EXISTS body text; CREATE TABLE IF NOT EXISTS notes (id int);";
+    assert_eq!(down(again, "ALTER TABLE notes DROP body;"), ["drop-column?"]);
+    assert_eq!(down(again, "DROP TABLE notes;"), ["drop-table?"]);
     assert_eq!(down(table, "DELETE FROM notes;"), ["delete-all?"]);
     assert_eq!(down(table, "SET ROLE x;"), ["role-switch"]);
 }

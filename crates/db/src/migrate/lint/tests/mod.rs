@@ -7,6 +7,7 @@ mod shape;
 mod wall;
 
 use super::{Finding, lint};
+use crate::migrate::source::assemble;
 use crate::migrate::{Migrations, SetKind};
 
 type Files<'a> = &'a [(&'a str, &'a str)];
@@ -17,7 +18,11 @@ fn owned(files: Files<'_>) -> Vec<(String, String)> {
 
 /// The findings in two sets of files.
 fn lint_files(public: Files<'_>, tenant: Files<'_>) -> Vec<Finding> {
-    lint(&Migrations::unchecked(owned(public), owned(tenant)))
+    // Also what would be refused when the files are read.
+    let mut problems = Vec::new();
+    let public = assemble(SetKind::Public, "", owned(public), &mut problems);
+    let tenant = assemble(SetKind::Tenant, "", owned(tenant), &mut problems);
+    lint(&Migrations { public, tenant })
 }
 
 /// As a finding is told in these tables: `rule` for an error, `rule?` for a warning.

@@ -30,6 +30,14 @@ fn what_outlives_the_transaction() {
             "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'SELECT set_config('\n'''a'', ''b'', false)';",
             &["session-state"],
         ),
+        (
+            "CREATE FUNCTION f() RETURNS text BEGIN ATOMIC SELECT set_config('a.b', 'c', false); END;",
+            &["session-state"],
+        ),
+        (
+            "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ DECLARE r record; BEGIN FOR r IN SELECT 1 LOOP DISCARD ALL; END LOOP; END $$;",
+            &["session-state"],
+        ),
         ("SET LOCAL work_mem = '1GB';", &[]),
         ("SET CONSTRAINTS ALL DEFERRED;", &[]),
         ("UPDATE notes SET body = '' WHERE body IS NULL;", &[]),
@@ -87,6 +95,7 @@ fn temporary_things_and_locks_of_all() {
         ("CREATE TEMP TABLE x (id int);", &["no-primary-key?", "temp-table", "tenant-id?"]),
         ("CREATE LOCAL TEMPORARY TABLE x AS SELECT 1;", &["temp-table"]),
         ("CREATE OR REPLACE TEMP VIEW x AS SELECT 1;", &["temp-table"]),
+        ("WITH a AS (SELECT 1 AS b) SELECT b INTO TEMPORARY TABLE x FROM a;", &["temp-table"]),
         ("SELECT 1 AS a INTO TEMP x;", &["temp-table"]),
         ("CREATE TABLE pg_temp.x AS SELECT 1;", &["temp-table"]),
         ("CREATE TABLE U&\"pg\\005ftemp\".x AS SELECT 1;", &["temp-table"]),
@@ -109,6 +118,10 @@ fn what_can_not_be_seen() {
         (
             "DO $a$ BEGIN EXECUTE $b$ DO $c$ BEGIN COMMIT; END $c$ $b$; END $a$;",
             &["do-block?", "dynamic-sql?", "transaction-control"],
+        ),
+        (
+            "DO $$ BEGIN EXECUTE format('GRANT x TO %I', 'y'); END $$;",
+            &["do-block?", "dynamic-sql?", "roles"],
         ),
         ("DO LANGUAGE plperl 'x';", &["do-block?", "dynamic-sql?"]),
         ("CREATE FUNCTION f() RETURNS int LANGUAGE plpython3u AS 'return 1';", &["dynamic-sql?"]),
@@ -157,7 +170,22 @@ fn names_of_other_schemas() {
             "SELECT notes.body FROM notes WHERE (notes).body COLLATE pg_catalog.\"C\" = 'public.tenants';",
             &[],
         ),
+        (
+            "CREATE TRIGGER t BEFORE UPDATE ON notes EXECUTE FUNCTION other.f();",
+            &["qualified-name"],
+        ),
+        ("CREATE TABLE own (LIKE other.t);", &["qualified-name"]),
+        (
+            "CREATE SEQUENCE s OWNED BY notes.id; COMMENT ON COLUMN notes.body IS 'a.b'; UPDATE notes SET body = o.body FROM notes o WHERE o.id = notes.id;",
+            &[],
+        ),
+        (
+            "CREATE FUNCTION f(a notes.body%TYPE) RETURNS void LANGUAGE plpgsql AS $$ DECLARE r notes%ROWTYPE; t notes.body%TYPE; BEGIN r.body := t; r := g(t => r.body); END $$;",
+            &[],
+        ),
         ("SET LOCAL app.user = 'x';", &[]),
+        ("CREATE VIEW v AS TABLE tenants;", &["public-table"]),
+        ("CREATE VIEW v AS WITH tenants AS (SELECT 1) SELECT * FROM tenants;", &[]),
         ("CREATE VIEW v AS SELECT * FROM tenants;", &["public-table"]),
         (
             "CREATE FUNCTION f() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM tenants';",
