@@ -146,3 +146,17 @@ fn of_what_is_nested_or_chained_without_end() {
         look(&text);
     }
 }
+
+/// Far beyond what the parser's stack would carry.
+#[test]
+fn what_is_nested_too_deeply_is_not_parsed() {
+    let brackets = "(".repeat(1_000_000);
+    for text in [
+        brackets.clone(),
+        format!("DO $x$ BEGIN PERFORM {brackets}; END $x$"),
+        format!("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT {brackets}'"),
+    ] {
+        let findings = lint_files(&[], &[("1_a.up.sql", &text)]);
+        assert!(findings.iter().any(|f| f.message == "nested more than 200 times"), "{findings:?}");
+    }
+}

@@ -185,7 +185,8 @@ fn names_of_other_schemas() {
         ),
         ("SET LOCAL app.user = 'x';", &[]),
         ("CREATE VIEW v AS TABLE tenants;", &["public-table"]),
-        ("CREATE VIEW v AS WITH tenants AS (SELECT 1) SELECT * FROM tenants;", &[]),
+        // The name may mean both in one file, so a WITH query of that name does not excuse it.
+        ("CREATE VIEW v AS WITH tenants AS (SELECT 1) SELECT * FROM tenants;", &["public-table"]),
         ("CREATE VIEW v AS SELECT * FROM tenants;", &["public-table"]),
         (
             "CREATE FUNCTION f() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM tenants';",

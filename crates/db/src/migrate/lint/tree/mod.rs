@@ -1,7 +1,7 @@
 //! The seam to squawk: its parse tree read into facts of our own, its syntax errors and its findings.
 //!
 //! Nothing outside this module knows squawk's types. Its parser descends by recursion and is young, so
-//! what is nested too deeply is not handed to it, and a panic in it is a syntax error here.
+//! what is nested too deeply, in the file or in a body, is not handed to it, and a panic in it is a syntax error here.
 
 mod columns;
 mod facts;
@@ -11,6 +11,7 @@ mod squawk;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use squawk_lexer::TokenKind;
 use squawk_syntax::SourceFile;
 
 pub(super) use columns::{Column, Constraint, ConstraintKind};
@@ -38,7 +39,7 @@ pub(super) struct Tree {
 
 impl Tree {
     pub(super) fn read(text: &str, transactional: bool) -> Self {
-        if let Some(at) = nested_too_deeply(text) {
+        if let Some(at) = nested_too_deeply(text, true) {
             let error = format!("nested more than {MAX_NESTING} times");
             return Self { syntax_errors: vec![(at, error)], ..Self::default() };
         }
@@ -72,14 +73,27 @@ impl Tree {
     }
 }
 
+/// A text without its quotes.
+fn inner(text: &str) -> &str {
+    let dollars = text.strip_prefix('$').and_then(|rest| rest.find('$')).map(|tag| tag + 2);
+    let quote = dollars.or_else(|| text.find('\'').map(|quote| quote + 1));
+    quote.and_then(|quote| text.get(quote..)).unwrap_or_default()
+}
+
 /// Where brackets are nested, or one word is repeated, beyond what the parser is given.
-fn nested_too_deeply(text: &str) -> Option<usize> {
+fn nested_too_deeply(text: &str, with_bodies: bool) -> Option<usize> {
     let (mut depth, mut repeated) = (0_usize, 0_usize);
     let mut before = "";
     let mut at = 0;
     for token in squawk_lexer::tokenize(text) {
         let piece = &text[at..at + token.len as usize];
         at += piece.len();
+        if with_bodies
+            && matches!(token.kind, TokenKind::Literal { .. })
+            && nested_too_deeply(inner(piece), false).is_some()
+        {
+            return Some(at - piece.len());
+        }
         match piece {
             "(" | "[" => depth += 1,
             ")" | "]" => depth = depth.saturating_sub(1),
