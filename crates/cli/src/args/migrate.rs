@@ -18,6 +18,15 @@ pub(crate) enum Migrate {
     Status(MigrateStatus),
     /// Show what a run would do, and change nothing
     Plan(MigratePlan),
+    /// Look for what migration files should not do, without a database
+    Lint(MigrateLint),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MigrateLint {
+    /// Refuse warnings too
+    #[arg(long)]
+    pub(crate) deny_warnings: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -11,6 +11,7 @@ mod event;
 mod fingerprint;
 mod fleet;
 mod ledger;
+pub mod lint;
 mod loss;
 mod new_schema;
 mod outside;
