@@ -173,8 +173,9 @@ impl<'a, E: FnMut(Event)> Fleet<'a, E> {
             tokio::select! {
                 Some(tried) = self.in_flight.next() => self.arrived(tried).await,
                 () = tokio::time::sleep_until(wake_at) => {}
-                _ = stop.wait_for(|stop| *stop != Stop::Go), if !halted => {}
-                _ = hurry.wait_for(|stop| *stop == Stop::Cancel), if halted && !*self.cancel.borrow() => {}
+                () = is_wished(&mut stop, |stop| stop != Stop::Go), if !halted => {}
+                () = is_wished(&mut hurry, |stop| stop == Stop::Cancel),
+                    if halted && !*self.cancel.borrow() => {}
             }
             if Instant::now() >= note_at {
                 self.note().await;
@@ -359,6 +360,15 @@ impl<'a, E: FnMut(Event)> Fleet<'a, E> {
         if let Ok(Err(error)) = noted {
             tracing::debug!(error = %error, "can't note how far the run has come");
         }
+    }
+}
+
+/// Waits for a wish. Nobody is left to have it: waits for ever. Keeps no guard over an await, so that a
+/// run may be spawned.
+async fn is_wished(stop: &mut watch::Receiver<Stop>, wished: impl Fn(Stop) -> bool) {
+    let gone = stop.wait_for(|stop| wished(*stop)).await.is_err();
+    if gone {
+        std::future::pending::<()>().await;
     }
 }
 
