@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark's report is its output")]
 
 mod measure;
+mod migrate;
 mod route;
 
 use clap::Parser;
@@ -15,11 +16,14 @@ use clap::Parser;
 enum Bench {
     /// One lookup through PgBouncer: unbound, bound in one trip, and bound in four
     Route(route::Options),
+    /// One change for a fleet: batches alone, rollouts, a connection for each tenant
+    Migrate(migrate::Options),
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Bench::parse() {
         Bench::Route(options) => route::run(&options).await,
+        Bench::Migrate(options) => migrate::run(&options).await,
     }
 }

@@ -12,6 +12,15 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
+    /// Calls that were made elsewhere.
+    pub(crate) fn of(took: Vec<Duration>) -> Self {
+        Self { wall: took.iter().sum(), took }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.took.len()
+    }
+
     pub(crate) fn per_second(&self) -> f64 {
         self.took.len() as f64 / self.wall.as_secs_f64().max(f64::MIN_POSITIVE)
     }

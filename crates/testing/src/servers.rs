@@ -54,12 +54,25 @@ impl Servers {
     /// # Errors
     /// Whatever stands against it.
     pub async fn start(data_dir: &Path, pool_size: u16) -> anyhow::Result<(Stack, Self)> {
+        Self::start_with(data_dir, pool_size, |_| {}).await
+    }
+
+    /// As [`start`](Self::start), with some of the servers' options changed.
+    ///
+    /// # Errors
+    /// Whatever stands against it.
+    pub async fn start_with(
+        data_dir: &Path,
+        pool_size: u16,
+        change: impl FnOnce(&mut StackOptions),
+    ) -> anyhow::Result<(Stack, Self)> {
         let mut options = StackOptions::new(data_dir);
         options.ports =
             Ports { postgres: free_port()?, replica: free_port()?, pgbouncer: free_port()? };
         options.replica = false;
         options.durability = Durability::Volatile;
         options.max_connections = 400;
+        change(&mut options);
         let ports = options.ports;
         let mut stack = Stack::open(options).await?;
         stack.start_primary().await?;

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use tenantry_api::Settings;
 use tenantry_db::config::Layers;
-use tenantry_db::migrate::{self, Migrations};
+use tenantry_db::migrate::{Migrations, Rollout, RolloutOptions, RolloutReport, RunState, Stop};
 use tenantry_db::{AdminDb, Config, Error, Installation, init, pooler};
 use tenantry_stack::{PoolerLogin, PoolerSettings, Ports, Server, ServerExit, Stack, StackOptions};
+use tokio::sync::watch;
 
 use self::welcome::Welcome;
 use crate::args::{Common, Up};
@@ -183,11 +184,20 @@ async fn start(args: &Up, stack: &mut Stack, config: &Config) -> anyhow::Result<
     let step = Step::begin("preparing roles and database");
     init::init(config).await?;
     let migrations = Migrations::load(&config.migrations).map_err(Error::from)?;
-    migrate::migrate_public(&AdminDb::new(config)?, &migrations.public, None, |_| {}).await?;
+    let report = bring_to_head(config, &migrations).await?;
     step.end(&format!(
         "database `{DATABASE}` with the public schema at version {}",
         migrations.public.head()
     ));
+    if report.tenants.done > 0 {
+        say(&format!("{} tenants at version {}", report.tenants.done, migrations.tenant.head()));
+    }
+    if report.state != RunState::Complete {
+        say(&format!(
+            "warning: {} tenants could not be migrated; `tenantry migrate status` says why",
+            report.tenants.failed + report.left
+        ));
+    }
 
     if !args.no_replica {
         let step = Step::begin("starting the replica");
@@ -207,6 +217,16 @@ async fn start(args: &Up, stack: &mut Stack, config: &Config) -> anyhow::Result<
         step.end("demo tenants `acme` and `globex`");
     }
     Ok(installation)
+}
+
+/// All schemas, also those of an earlier start. A tenant that fails keeps nobody else from being served.
+async fn bring_to_head(config: &Config, migrations: &Migrations) -> anyhow::Result<RolloutReport> {
+    let (admin, actor) = (AdminDb::new(config)?, super::actor());
+    let options = RolloutOptions::to_head(&config.migrations);
+    let rollout = Rollout { admin: &admin, migrations, actor: &actor, options: &options };
+    let (_nobody, stop) = watch::channel(Stop::Go);
+    let report = rollout.run(stop, |event| tracing::debug!(?event, "migration")).await?;
+    Ok(report)
 }
 
 /// Writes the configuration file and reads it back, with nothing from the environment: what is

@@ -13,6 +13,7 @@ use super::record::{self, Blocker, Counts, RunLock, RunState, SchemaFailure};
 use super::tenant::{Journey, Route, Standing};
 use super::waves::Portion;
 use super::{AppliedNow, MigrationError, Migrations, SetKind, ledger, preflight, public, standing};
+use crate::config;
 use crate::direct::{AdminDb, begin};
 use crate::error::{Doing, Error};
 use crate::ids::TenantId;
@@ -39,13 +40,13 @@ pub struct RolloutOptions {
 
 impl RolloutOptions {
     /// Everything to head, with the waves and the number at once that are configured.
-    pub fn to_head(admin: &AdminDb) -> Self {
+    pub fn to_head(configured: &config::Migrations) -> Self {
         Self {
             direction: Direction::Up { to: None },
             public: true,
             tenants: Tenants::All,
-            parallel: admin.limits.parallel,
-            waves: admin.limits.waves.clone(),
+            parallel: configured.parallel,
+            waves: configured.waves.clone(),
             tolerance: Tolerance::Stop,
             repair: false,
         }

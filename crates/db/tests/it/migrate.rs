@@ -51,7 +51,7 @@ async fn migrate_tenant(
     migrations: &Migrations,
     tenant: TenantId,
 ) -> Result<RolloutReport, Error> {
-    let mut options = RolloutOptions::to_head(&db.admin);
+    let mut options = RolloutOptions::to_head(&db.config.migrations);
     options.public = false;
     options.tenants = Tenants::Only(vec![tenant]);
     roll(db, migrations, &options).await

@@ -62,16 +62,11 @@ impl MigratePlan {
 
 /// What all runs have in common: everything to head, as configured.
 fn options(config: &Config, waves: &[Portion]) -> RolloutOptions {
-    let configured = &config.migrations;
-    RolloutOptions {
-        direction: tenantry_db::migrate::Direction::Up { to: None },
-        public: true,
-        tenants: Tenants::All,
-        parallel: configured.parallel,
-        waves: if waves.is_empty() { configured.waves.clone() } else { waves.to_vec() },
-        tolerance: Tolerance::Stop,
-        repair: false,
+    let mut options = RolloutOptions::to_head(&config.migrations);
+    if !waves.is_empty() {
+        options.waves = waves.to_vec();
     }
+    options
 }
 
 fn tolerance(pace: &crate::args::Pace) -> anyhow::Result<Tolerance> {
