@@ -230,6 +230,7 @@ impl Journey<'_> {
             script: &next.up,
             version: next.version,
             direction: "up",
+            accept_data_loss: true,
             guard: guard(standing),
             record: self.ledger(standing, next),
         };
@@ -288,6 +289,7 @@ impl Journey<'_> {
                 script: first_down,
                 version: first.version,
                 direction: "down",
+                accept_data_loss,
                 guard: guard(standing),
                 record: unrecord(standing, reached),
             };
