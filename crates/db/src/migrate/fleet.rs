@@ -3,7 +3,7 @@
 //! One task drives all of it. Each try is a future with a connection of its own; a tenant that has to
 //! wait for its next try holds none.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -20,6 +20,7 @@ use super::session::Session;
 use super::tenant::{Arrival, Journey, Standing};
 use super::waves::{self, Portion};
 use crate::error::Error;
+use crate::ids::TenantId;
 
 /// After this time without a sign of the server, a run gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,7 +35,7 @@ const DARE_AFTER: usize = 20;
 pub(super) struct Fleet<'a, E> {
     journey: Journey<'a>,
     run: Uuid,
-    lock: RunLock,
+    pub(super) lock: RunLock,
     parallel: usize,
     tolerance: Tolerance,
     stop: watch::Receiver<Stop>,
@@ -48,6 +49,9 @@ pub(super) struct Fleet<'a, E> {
     limit: usize,
     smooth: usize,
     away_since: Option<Instant>,
+    there: HashSet<TenantId>,
+    /// Whether the server was away for a while, and may have crashed.
+    pub(super) lost_server: bool,
     pub(super) counts: Counts,
     pub(super) failures: Vec<SchemaFailure>,
     /// Why nobody new sets out.
@@ -104,6 +108,8 @@ impl<'a, E: FnMut(Event)> Fleet<'a, E> {
             limit: parallel,
             smooth: 0,
             away_since: None,
+            there: HashSet::new(),
+            lost_server: false,
             counts: Counts::default(),
             failures: Vec::new(),
             halted: None,
@@ -134,6 +140,17 @@ impl<'a, E: FnMut(Event)> Fleet<'a, E> {
             from = *end;
             self.wave().await;
         }
+    }
+
+    /// Whether somebody who has arrived is not there any more, as after a crash: commits of a fleet's
+    /// sessions do not wait for the disk. They are counted anew.
+    pub(super) fn fell_back(&mut self, tenant: TenantId) -> bool {
+        let fell_back = self.there.remove(&tenant);
+        if fell_back {
+            self.counts.done -= 1;
+            self.counts.total -= 1;
+        }
+        fell_back
     }
 
     /// Whether somebody new may set out.
@@ -235,7 +252,10 @@ impl<'a, E: FnMut(Event)> Fleet<'a, E> {
             Ok(arrival) => {
                 self.went_well();
                 match arrival {
-                    Arrival::There => self.counts.done += 1,
+                    Arrival::There => {
+                        self.counts.done += 1;
+                        self.there.insert(standing.id);
+                    }
                     Arrival::Gone => {
                         self.counts.skipped += 1;
                         self.say(Event::Skipped { tenant: standing.id });
@@ -272,8 +292,12 @@ impl<'a, E: FnMut(Event)> Fleet<'a, E> {
         let retries = u32::from(self.journey.admin.limits.retries);
         let again = match verdict {
             Verdict::Final => false,
-            Verdict::Later => traveller.attempts <= retries,
+            Verdict::Later => {
+                self.away_since = None;
+                traveller.attempts <= retries
+            }
             Verdict::Overloaded => {
+                self.away_since = None;
                 self.slow_down();
                 traveller.attempts <= retries
             }
@@ -283,6 +307,7 @@ impl<'a, E: FnMut(Event)> Fleet<'a, E> {
                 traveller.attempts = traveller.attempts.saturating_sub(1);
                 traveller.lost += 1;
                 self.idle.clear();
+                self.lost_server = true;
                 let since = *self.away_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > PATIENCE && self.halted.is_none() {
                     self.halted = Some(Halt::Error(error));

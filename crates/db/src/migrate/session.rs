@@ -31,7 +31,7 @@ impl Session {
     ///
     /// The run's own last entry is written synchronously, and takes all earlier ones along: one log, in
     /// order. After a crash of the server before that, the last tenants are whole at their former
-    /// version, and the next run sees it.
+    /// version, and the run looks for them, or the next one does.
     pub(super) async fn open_for_fleet(admin: &AdminDb) -> Result<Self, Error> {
         let session = Self::open(admin).await?;
         session
