@@ -1,7 +1,6 @@
 //! `tenantry migrate` as a process: signals, `kill -9`, two at once, exit codes, and what it prints.
 
-use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ const SLEEPING: &str =
 
 /// Tenants, a directory of theirs, and a file of the tenant set with version 5.
 struct Site {
-    db: TestDatabase,
+    _db: TestDatabase,
     superuser: Client,
     dir: tempfile::TempDir,
 }
@@ -32,7 +31,7 @@ impl Site {
         }
         let dir = installation(&db);
         with_migration(dir.path(), up);
-        Self { superuser: db.superuser().await, db, dir }
+        Self { superuser: db.superuser().await, _db: db, dir }
     }
 
     fn write(&self, file: &str, text: &str) {
@@ -43,10 +42,13 @@ impl Site {
         run(self.dir.path(), &[&["migrate"], arguments].concat())
     }
 
+    /// What it says goes to a file, so that a test can read along.
     fn start(&self, arguments: &[&str]) -> Running {
+        let said = self.dir.path().join("said");
         let mut command = tenantry(self.dir.path());
-        command.arg("migrate").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Running(Some(command.spawn().unwrap()))
+        command.arg("migrate").args(arguments).stdout(Stdio::piped());
+        command.stderr(std::fs::File::create(&said).unwrap());
+        Running { child: Some(command.spawn().unwrap()), said }
     }
 
     async fn count(&self, query: &str) -> i64 {
@@ -86,34 +88,43 @@ impl Site {
 }
 
 /// A process that a test started; it does not outlive it.
-struct Running(Option<Child>);
+struct Running {
+    child: Option<Child>,
+    said: PathBuf,
+}
 
 impl Running {
-    fn pid(&self) -> String {
-        self.0.as_ref().unwrap().id().to_string()
+    fn signal(&self, signal: &str) {
+        let pid = self.child.as_ref().unwrap().id().to_string();
+        let sent = std::process::Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(sent.success());
     }
 
-    fn signal(&self, signal: &str) {
-        let sent = std::process::Command::new("kill").args([signal, &self.pid()]).status().unwrap();
-        assert!(sent.success());
+    async fn until_says(&self, words: &str) {
+        let waiting = async {
+            while !std::fs::read_to_string(&self.said).unwrap().contains(words) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let came = tokio::time::timeout(PATIENCE, waiting).await;
+        came.unwrap_or_else(|_| panic!("it does not say `{words}`"));
     }
 
     /// Waits for its end, without keeping the test's own connections from being driven.
     async fn end(mut self) -> Ended {
-        let child = self.0.take().unwrap();
+        let child = self.child.take().unwrap();
         let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
-        ended(tokio::time::timeout(PATIENCE, output).await.expect("it ends").unwrap())
+        let output = tokio::time::timeout(PATIENCE, output).await.expect("it ends").unwrap();
+        let stderr = std::fs::read_to_string(&self.said).unwrap();
+        Ended { stderr, ..ended(output) }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(mut child) = self.0.take() {
+        if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
-            let mut said = String::new();
-            let _ = child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said));
-            eprintln!("{said}");
         }
     }
 }
@@ -181,29 +192,13 @@ async fn a_second_signal_rolls_back_what_is_under_way() {
     let running = site.start(&["run", "--wave", "100%"]);
     site.until_asleep(2).await;
     running.signal("-INT");
-    // One signal is noted at a time; the second is sent when the first was.
-    while_not_stopping(&site, &running).await;
+    running.until_says("stopping: 2 tenants are under way").await;
     running.signal("-TERM");
     let stopped = running.end().await;
     assert_eq!(stopped.code, 1, "nothing was done: {}", stopped.stderr);
     assert!(stopped.stdout.contains("0 of 2 done"), "{}", stopped.stdout);
     assert_eq!((site.migrated().await, site.last_run().await.as_str()), (0, "interrupted"));
     site.until_asleep(0).await;
-}
-
-/// The first signal is in the program's hands once no signal of it is pending.
-async fn while_not_stopping(_site: &Site, running: &Running) {
-    let status = format!("/proc/{}/status", running.pid());
-    let pending = || {
-        let text = std::fs::read_to_string(&status).unwrap();
-        text.lines().any(|line| {
-            line.strip_prefix("ShdPnd:").is_some_and(|mask| mask.trim().trim_matches('0') != "")
-        })
-    };
-    while pending() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
 #[tokio::test]

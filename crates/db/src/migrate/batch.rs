@@ -87,9 +87,11 @@ impl<'a> Batch<'a> {
         self
     }
 
-    /// Adds one statement that fails with `division_by_zero` where the schema is not as expected, and
-    /// with `lock_not_available` where another has its row.
+    /// Adds one statement that fails with `division_by_zero` or `invalid_schema_name` where the schema is
+    /// not as expected. Where another has the tenant's row it does not wait: an UPDATE has no NOWAIT, so
+    /// a millisecond stands for it.
     pub(crate) fn guard(&mut self, sql: &str) -> &mut Self {
+        self.ours("SET LOCAL lock_timeout = 1;");
         self.guard = self.statements..self.statements + 1;
         self.ours(sql)
     }
@@ -186,7 +188,9 @@ impl<'a> Batch<'a> {
     fn failed(&self, completed: usize, source: tokio_postgres::Error) -> BatchError {
         if self.guard.contains(&completed) {
             match source.code() {
-                Some(&SqlState::DIVISION_BY_ZERO) => return BatchError::Guard,
+                Some(&SqlState::DIVISION_BY_ZERO | &SqlState::INVALID_SCHEMA_NAME) => {
+                    return BatchError::Guard;
+                }
                 Some(&SqlState::LOCK_NOT_AVAILABLE) => return BatchError::Locked,
                 _ => {}
             }

@@ -14,10 +14,12 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::attempt::{Attempted, Verdict, attempt};
+use super::event::Event;
 use super::record::{self, Counts, RunLock, SchemaFailure};
-use super::rollout::{Event, Stop, Tolerance};
+use super::rollout::{Stop, Tolerance};
 use super::session::Session;
 use super::tenant::{Arrival, Journey, Standing};
+use super::traveller::Traveller;
 use super::waves::{self, Portion};
 use crate::error::Error;
 use crate::ids::TenantId;
@@ -67,12 +69,6 @@ pub(super) enum Halt {
     Signal,
     /// The server was lost, or another runner took over.
     Error(Error),
-}
-
-struct Traveller {
-    standing: Standing,
-    attempts: u32,
-    lost: u32,
 }
 
 struct Tried {
@@ -394,21 +390,5 @@ async fn is_wished(stop: &mut watch::Receiver<Stop>, wished: impl Fn(Stop) -> bo
     let gone = stop.wait_for(|stop| wished(*stop)).await.is_err();
     if gone {
         std::future::pending::<()>().await;
-    }
-}
-
-impl Traveller {
-    fn new(standing: Standing) -> Self {
-        Self { standing, attempts: 0, lost: 0 }
-    }
-
-    /// Doubled each time, and spread by the tenant's id, so that not all come back at once.
-    fn pause(&self, tries: u32) -> Duration {
-        const FIRST: Duration = Duration::from_millis(100);
-        const LONGEST: Duration = Duration::from_secs(5);
-        let doubled = FIRST.saturating_mul(1 << tries.saturating_sub(1).min(10)).min(LONGEST);
-        let bytes = self.standing.id.as_uuid().as_bytes();
-        let spread = f64::from(bytes[tries as usize % bytes.len()]) / f64::from(u8::MAX);
-        doubled.mul_f64(0.5 + spread / 2.0)
     }
 }

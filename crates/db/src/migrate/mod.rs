@@ -5,7 +5,9 @@
 
 mod attempt;
 mod batch;
+mod claim;
 mod error;
+mod event;
 mod fingerprint;
 mod fleet;
 mod ledger;
@@ -19,6 +21,7 @@ mod record;
 mod rollout;
 mod script;
 mod session;
+mod set;
 mod source;
 mod sql;
 mod standing;
@@ -26,19 +29,20 @@ mod status;
 mod stepwise;
 pub mod template;
 mod tenant;
+mod traveller;
 mod waves;
 
 pub use error::{Loss, MigrationError, Schemas};
+pub use event::Event;
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use plan::{Applied, pending};
 pub use preflight::{Plan, PlannedFile, plan, plan_back, steps_back};
 pub use public::{AppliedNow, migrate_public};
 pub use record::{Blocker, Counts, RunState, SchemaFailure};
-pub use rollout::{
-    Direction, Event, Rollout, RolloutOptions, RolloutReport, Stop, Tenants, Tolerance,
-};
+pub use rollout::{Direction, Rollout, RolloutOptions, RolloutReport, Stop, Tenants, Tolerance};
 pub use script::{Allow, IndexBuild, Script, ScriptOptions};
-pub use source::{Migration, MigrationSet, Migrations, Repeatable, SetKind};
+pub use set::{Migration, MigrationSet, Repeatable, SetKind};
+pub use source::Migrations;
 pub use status::{
     FleetStatus, PendingFile, Run, SetStatus, TenantBehind, TenantsAtVersion, fleet_status,
     set_status,

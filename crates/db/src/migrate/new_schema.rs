@@ -3,7 +3,7 @@
 use tokio_postgres::Client;
 
 use super::batch::{BatchError, tenant_path};
-use super::tenant::{bytea, ledger_entry};
+use super::claim::{bytea, ledger_entry};
 use super::{Batch, MigrationSet, outside};
 use crate::direct::AdminDb;
 use crate::error::Error;

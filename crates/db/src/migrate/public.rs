@@ -7,9 +7,10 @@ use tokio_postgres::{GenericClient, Transaction};
 use uuid::Uuid;
 
 use super::batch::{BatchError, PUBLIC_PATH, with_roles};
+use super::claim::ledger_entry;
 use super::session::Session;
 use super::stepwise::Stepwise;
-use super::tenant::{StepError, ledger_entry};
+use super::tenant::StepError;
 use super::{Batch, Migration, MigrationError, MigrationSet, ledger, loss, pending};
 use crate::direct::AdminDb;
 use crate::error::{Doing, Error};
@@ -187,6 +188,10 @@ fn stepwise<'a>(
         _ => (migration.require_down()?, "EXISTS"),
     };
     let version = migration.version;
+    let look = format!(
+        "SELECT 1 / count(*) FROM (SELECT WHERE {wanted} (
+             SELECT FROM public.migrations WHERE schema_name = '{SCHEMA}' AND version = {version})) AS expected;\n"
+    );
     Ok(Stepwise {
         admin,
         schema: SCHEMA.to_owned(),
@@ -195,10 +200,8 @@ fn stepwise<'a>(
         version,
         direction,
         accept_data_loss,
-        guard: format!(
-            "SELECT 1 / count(*) FROM (SELECT WHERE {wanted} (
-                 SELECT FROM public.migrations WHERE schema_name = '{SCHEMA}' AND version = {version})) AS expected;\n"
-        ),
+        claim: look.clone(),
+        look,
         record,
     })
 }

@@ -7,9 +7,10 @@ use serde::Serialize;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::event::Event;
 use super::fleet::{Fleet, Halt};
 use super::preflight::plan_back;
-use super::record::{self, Blocker, Counts, RunLock, RunState, SchemaFailure};
+use super::record::{self, Counts, RunLock, RunState, SchemaFailure};
 use super::tenant::{Journey, Route, Standing};
 use super::waves::Portion;
 use super::{AppliedNow, MigrationError, Migrations, SetKind, ledger, preflight, public, standing};
@@ -102,114 +103,6 @@ pub enum Stop {
     Finish,
     /// Roll back what is under way.
     Cancel,
-}
-
-/// What happens, as it happens.
-#[derive(Debug, Clone, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
-    /// Something that does no harm, and should be known.
-    Remark {
-        /// A sentence.
-        remark: String,
-    },
-    /// A migration of the public schema is through, in either direction.
-    Public {
-        /// The version.
-        version: i64,
-        /// Its name.
-        name: String,
-        /// How long it took.
-        duration_ms: u64,
-    },
-    /// A wave of tenants begins.
-    WaveBegan {
-        /// Its number, from 1.
-        wave: usize,
-        /// How many there are.
-        waves: usize,
-        /// How many tenants are in it.
-        tenants: usize,
-        /// How many the run concerns.
-        total: usize,
-    },
-    /// A migration of a tenant is through, in either direction.
-    Applied {
-        /// The tenant.
-        tenant: TenantId,
-        /// Its human name, if it has one.
-        subdomain: Option<String>,
-        /// The version.
-        version: i64,
-        /// Its name.
-        name: String,
-        /// How long it took.
-        duration_ms: u64,
-    },
-    /// A tenant stands where it was to go.
-    TenantDone {
-        /// The tenant.
-        tenant: TenantId,
-        /// Its human name, if it has one.
-        subdomain: Option<String>,
-        /// How many do so far.
-        done: usize,
-        /// How many the run concerns.
-        total: usize,
-    },
-    /// A tenant is purged, or being purged.
-    Skipped {
-        /// The tenant.
-        tenant: TenantId,
-    },
-    /// A tenant will be tried again.
-    Retrying {
-        /// The tenant.
-        tenant: TenantId,
-        /// Its human name, if it has one.
-        subdomain: Option<String>,
-        /// Why it did not work.
-        reason: String,
-        /// Who held the lock that it waited for.
-        blocked_by: Vec<Blocker>,
-        /// Which try that was.
-        attempt: u32,
-        /// How long until the next.
-        pause_ms: u64,
-    },
-    /// A schema can't be brought along.
-    Failed(SchemaFailure),
-    /// The server is out of locks, memory or connections: fewer tenants at once.
-    SlowedDown {
-        /// How many.
-        parallel: usize,
-    },
-    /// Somebody wants to stop.
-    Stopping {
-        /// How many tenants are under way.
-        under_way: usize,
-    },
-}
-
-impl Event {
-    pub(super) fn applied(standing: &Standing, now: &AppliedNow) -> Self {
-        Self::Applied {
-            tenant: standing.id,
-            subdomain: standing.subdomain.clone(),
-            version: now.version,
-            name: now.name.clone(),
-            duration_ms: millis(now),
-        }
-    }
-
-    fn public(now: &AppliedNow) -> Self {
-        let duration_ms = millis(now);
-        Self::Public { version: now.version, name: now.name.clone(), duration_ms }
-    }
-}
-
-fn millis(now: &AppliedNow) -> u64 {
-    u64::try_from(now.took.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What a run did.
@@ -411,7 +304,7 @@ impl Rollout<'_> {
             // The first error says more.
             (None, Err(error)) => return Err(error),
             (Some(_), Err(error)) => {
-                tracing::warn!(error = %error, "can't record how the run ended")
+                tracing::warn!(error = %error, "can't record how the run ended");
             }
             (_, Ok(())) => {}
         }

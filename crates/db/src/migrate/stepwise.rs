@@ -6,11 +6,12 @@
 use tokio_postgres::types::Type;
 
 use super::batch::{BatchError, with_roles};
+use super::claim::bytea;
 use super::outside::{self, Step};
 use super::public::SCHEMA;
 use super::session::Session;
 use super::sql::Statement;
-use super::tenant::{StepError, bytea};
+use super::tenant::StepError;
 use super::{Batch, MigrationError, Script, loss, sql};
 use crate::direct::AdminDb;
 use crate::error::{Doing, Error};
@@ -27,7 +28,9 @@ pub(super) struct Stepwise<'a> {
     /// Whether rows may be lost; on the way up, that is the file's own business.
     pub(super) accept_data_loss: bool,
     /// The statement that fails unless the schema stands where it is expected.
-    pub(super) guard: String,
+    pub(super) look: String,
+    /// The same, which also moves the schema on.
+    pub(super) claim: String,
     /// What is recorded at the end.
     pub(super) record: String,
 }
@@ -100,7 +103,7 @@ impl Stepwise<'_> {
 
     async fn run_alone(&self, session: &Session) -> Result<(), StepError> {
         let mut check = Batch::new(self.schema.clone());
-        check.guard(&self.guard).send(session.client()).await?;
+        check.guard(&self.look).send(session.client()).await?;
         self.settle_in(session).await?;
         let (begun, done) = self.progress(session).await?;
         for (index, statement) in self.script.statements.iter().enumerate().skip(done) {
@@ -108,7 +111,7 @@ impl Stepwise<'_> {
         }
         let mut end = Batch::new(self.schema.clone());
         let Self { schema, version, direction, .. } = self;
-        end.guard(&self.guard).record(&self.record).ours(&format!(
+        end.guard(&self.claim).record(&self.record).ours(&format!(
             "DELETE FROM public.migration_progress \
              WHERE schema_name = '{schema}' AND version = {version} AND direction = '{direction}';"
         ));

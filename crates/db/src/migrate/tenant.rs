@@ -10,6 +10,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::batch::{BatchError, tenant_path};
+use super::claim::{bytea, claim, claim_down, claim_up, ledger_entry, look_only, unrecord};
 use super::session::Session;
 use super::stepwise::{self, Stepwise};
 use super::{AppliedNow, Batch, Migration, MigrationError, MigrationSet, loss, outside};
@@ -135,7 +136,7 @@ impl Journey<'_> {
                             if now.version != standing.version
                                 || now.repeatables != standing.repeatables =>
                         {
-                            *standing = now
+                            *standing = now;
                         }
                         Some(_) => return Err(busy(standing.id)),
                         None => return Ok(Arrival::Gone),
@@ -209,7 +210,7 @@ impl Journey<'_> {
         };
         let mut batch = Batch::new(schema.to_string());
         batch
-            .guard(&guard(standing))
+            .guard(&claim_up(standing, next.version))
             .settings(&self.admin.roles, &tenant_path(schema), limits)
             .ours(&leftovers)
             .script_as(&next.up, &text, limits)
@@ -231,33 +232,29 @@ impl Journey<'_> {
             version: next.version,
             direction: "up",
             accept_data_loss: true,
-            guard: guard(standing),
+            look: look_only(standing),
+            claim: claim_up(standing, next.version),
             record: self.ledger(standing, next),
         };
         file.run(session).await
     }
 
     fn ledger(&self, standing: &Standing, applied: &Migration) -> String {
-        let (schema, version) = (standing.id.schema(), applied.version);
-        let entry = ledger_entry(&schema.to_string(), applied, self.run);
-        format!(
-            "{entry}; UPDATE public.tenants SET schema_version = {version} WHERE id = '{}';",
-            standing.id
-        )
+        ledger_entry(&standing.id.schema().to_string(), applied, self.run) + ";"
     }
 
     async fn repeat(&self, session: &mut Session, standing: &Standing) -> Result<(), StepError> {
         let (schema, limits) = (standing.id.schema(), &self.admin.limits);
         let mut batch = Batch::new(schema.to_string());
-        batch.guard(&guard(standing)).settings(&self.admin.roles, &tenant_path(schema), limits);
+        let digest = bytea(&self.route.set.repeatable_digest());
+        batch.guard(&claim(standing, &format!("repeatable_digest = {digest}"))).settings(
+            &self.admin.roles,
+            &tenant_path(schema),
+            limits,
+        );
         for file in self.route.set.repeatables() {
             batch.script(&file.script, limits);
         }
-        batch.record(&format!(
-            "UPDATE public.tenants SET repeatable_digest = {} WHERE id = '{}';",
-            bytea(&self.route.set.repeatable_digest()),
-            standing.id
-        ));
         Ok(batch.send(session.client()).await?)
     }
 
@@ -271,34 +268,21 @@ impl Journey<'_> {
         accept_data_loss: bool,
     ) -> Result<(i64, String), StepError> {
         let (schema, limits) = (standing.id.schema(), &self.admin.limits);
-        let mut below = self.route.set.down_from(standing.version, to).peekable();
-        let Some(first) = below.peek().copied() else {
-            // A version that no file has: the ledger was checked before, so somebody moved it since.
-            return Err(StepError::Guard);
+        let set = self.route.set;
+        let way = set.down_from(standing.version, to);
+        let is_whole = |m: &&Migration| m.down.as_ref().is_none_or(|down| down.transactional);
+        let together: Vec<&Migration> = way.take_while(is_whole).collect();
+        let Some(last) = together.last() else {
+            return self.down_stepwise(session, standing, to, accept_data_loss).await;
         };
-        let first_down = first.require_down()?;
+        let reached = set.before(last.version);
         let mut batch = Batch::new(schema.to_string());
-        batch.guard(&guard(standing)).settings(&self.admin.roles, &tenant_path(schema), limits);
-        let mut last = first;
-        if !first_down.transactional {
-            let reached = self.route.set.before(first.version);
-            let file = Stepwise {
-                admin: self.admin,
-                schema: schema.to_string(),
-                path: tenant_path(schema),
-                script: first_down,
-                version: first.version,
-                direction: "down",
-                accept_data_loss,
-                guard: guard(standing),
-                record: unrecord(standing, reached),
-            };
-            file.run(session).await?;
-            return Ok((reached, first.name.clone()));
-        }
-        while let Some(migration) =
-            below.next_if(|m| m.down.as_ref().is_none_or(|d| d.transactional))
-        {
+        batch.guard(&claim_down(standing, reached)).settings(
+            &self.admin.roles,
+            &tenant_path(schema),
+            limits,
+        );
+        for migration in &together {
             let down = migration.require_down()?;
             if !accept_data_loss {
                 for guard in loss::guards(&schema.to_string(), down) {
@@ -306,9 +290,7 @@ impl Journey<'_> {
                 }
             }
             batch.script(down, limits);
-            last = migration;
         }
-        let reached = self.route.set.before(last.version);
         batch.record(&unrecord(standing, reached));
         match batch.send(session.client()).await {
             Err(BatchError::Loss) => {
@@ -321,44 +303,33 @@ impl Journey<'_> {
             }
         }
     }
-}
 
-/// Locks the tenant's row without waiting, if the tenant stands where it is expected and has a schema:
-/// without one, the next in the path would take the tables, `public`.
-fn guard(standing: &Standing) -> String {
-    let (id, version, schema) = (standing.id, standing.version, standing.id.schema());
-    format!(
-        "SELECT 1 / count(*) FROM (
-             SELECT FROM public.tenants
-              WHERE id = '{id}' AND schema_version = {version} AND status NOT IN ('purging', 'purged')
-                AND EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = '{schema}')
-                FOR UPDATE NOWAIT) AS expected;\n"
-    )
-}
-
-/// A ledger entry, as a statement without its semicolon.
-pub(super) fn ledger_entry(schema: &str, applied: &Migration, run: Option<Uuid>) -> String {
-    format!(
-        "INSERT INTO public.migrations (schema_name, version, name, checksum, token_checksum, duration_ms, run) \
-         VALUES ('{schema}', {}, '{}', {}, {}, (extract(epoch FROM clock_timestamp() - now()) * 1000)::integer, {})",
-        applied.version,
-        applied.name,
-        bytea(&applied.checksum),
-        bytea(&applied.token_checksum),
-        run.map_or_else(|| "NULL".to_owned(), |run| format!("'{run}'")),
-    )
-}
-
-fn unrecord(standing: &Standing, reached: i64) -> String {
-    let (schema, id) = (standing.id.schema(), standing.id);
-    format!(
-        "DELETE FROM public.migrations WHERE schema_name = '{schema}' AND version > {reached}; \
-         UPDATE public.tenants SET schema_version = {reached}, repeatable_digest = '' WHERE id = '{id}';"
-    )
-}
-
-pub(super) fn bytea(bytes: &[u8]) -> String {
-    format!("'\\x{}'", data_encoding::HEXLOWER.encode(bytes))
+    async fn down_stepwise(
+        &self,
+        session: &mut Session,
+        standing: &Standing,
+        to: i64,
+        accept_data_loss: bool,
+    ) -> Result<(i64, String), StepError> {
+        let set = self.route.set;
+        // A version that no file has: the ledger was checked before, so somebody moved it since.
+        let next = set.down_from(standing.version, to).next().ok_or(StepError::Guard)?;
+        let reached = set.before(next.version);
+        let file = Stepwise {
+            admin: self.admin,
+            schema: standing.id.schema().to_string(),
+            path: tenant_path(standing.id.schema()),
+            script: next.require_down()?,
+            version: next.version,
+            direction: "down",
+            accept_data_loss,
+            look: look_only(standing),
+            claim: claim_down(standing, reached),
+            record: unrecord(standing, reached),
+        };
+        file.run(session).await?;
+        Ok((reached, next.name.clone()))
+    }
 }
 
 /// Reads where a tenant stands; `None` for one that is being purged, or gone.
