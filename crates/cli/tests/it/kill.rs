@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tenantry_testing::TestDatabase;
 
-use crate::program::{installation, run, tenantry, with_migration};
+use crate::program::{installation, run, tenantry};
 
 async fn count(client: &tokio_postgres::Client, query: &str) -> i64 {
     client.query_typed_one(query, &[]).await.unwrap().get(0)
@@ -65,37 +65,4 @@ async fn a_killed_sign_up_leaves_nothing_and_can_be_repeated_at_once() {
             .unwrap();
         assert_eq!(count(&observer, left).await, 0, "killed at its INSERT into {table}");
     }
-}
-
-/// Invariant 6: killing the runner needs no repair, and an immediate second run neither applies twice
-/// nor fails.
-#[tokio::test]
-async fn a_killed_migration_is_applied_once_by_the_next_run() {
-    let db = TestDatabase::new().await;
-    db.tenant("acme").await;
-    let dir = installation(&db);
-    with_migration(dir.path(), "CREATE TABLE note ();");
-    let (holder, observer) = (db.superuser().await, db.superuser().await);
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    holder.batch_execute("BEGIN; LOCK TABLE public.migrations IN SHARE MODE").await.unwrap();
-    let mut child = start(dir.path(), &["migrate", "run"]);
-    until_equal(&observer, waiting, 1).await;
-    child.kill().unwrap();
-    child.wait().unwrap();
-    // The server still holds the tenant's row for the dead runner, which it will notice.
-    let busy = run(dir.path(), &["migrate", "run"]);
-    assert_eq!(busy.code, 5, "{}", busy.stderr);
-    holder.batch_execute("ROLLBACK").await.unwrap();
-    until_equal(&observer, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()", 0).await;
-    let applied = "SELECT count(*) FROM public.migrations WHERE version = 5";
-    let before = count(&observer, applied).await;
-    let again = run(dir.path(), &["migrate", "run"]);
-    assert_eq!(again.code, 0, "{}", again.stderr);
-    assert_eq!(again.stdout, if before == 0 { "1 applied\n" } else { "nothing to do\n" });
-    assert_eq!(count(&observer, applied).await, 1);
-    assert_eq!(
-        count(&observer, "SELECT count(*) FROM public.tenants WHERE schema_version = 5").await,
-        1
-    );
-    assert_eq!(count(&observer, "SELECT count(*) FROM pg_class WHERE relname = 'note'").await, 1);
 }

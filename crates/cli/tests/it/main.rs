@@ -5,6 +5,7 @@
 mod exit_codes;
 mod kill;
 mod lifecycle;
+mod migrate;
 mod migrate_lint;
 mod program;
 mod reference;

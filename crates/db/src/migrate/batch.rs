@@ -61,20 +61,23 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// One statement of a file, with whatever follows it in the text.
-    pub(crate) fn single(schema: &str, script: &'a Script, statement: usize, text: &str) -> Self {
-        let mut batch = Self::new(schema);
-        batch.add(text);
-        let line = script.statements.get(statement).map_or(1, |s| s.line);
-        let part = Part {
+    /// Adds one statement of a file, with whatever follows it in the text.
+    pub(crate) fn statement(
+        &mut self,
+        script: &'a Script,
+        statement: usize,
+        text: &str,
+    ) -> &mut Self {
+        let from = self.chars;
+        self.add(text);
+        self.parts.push(Part {
             script,
-            from_line: line,
+            from_line: script.statements.get(statement).map_or(1, |s| s.line),
             from_statement: statement,
-            chars: 0..batch.chars,
-            statements: 0..1,
-        };
-        batch.parts.push(part);
-        batch
+            chars: from..self.chars,
+            statements: self.statements..self.statements + 1,
+        });
+        self
     }
 
     /// Adds statements of ours, each of which ends with a semicolon, and nothing else has one.

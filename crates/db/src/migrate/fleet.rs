@@ -3,7 +3,7 @@
 //! One task drives all of it. Each try is a future with a connection of its own; a tenant that has to
 //! wait for its next try holds none.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -19,8 +19,10 @@ use super::record::{self, Counts, RunLock, SchemaFailure};
 use super::rollout::{Stop, Tolerance};
 use super::session::Session;
 use super::tenant::{Arrival, Journey, Standing};
+use super::traveller::Traveller;
 use super::waves::{self, Portion};
 use crate::error::Error;
+use crate::ids::TenantId;
 
 /// After this time without a sign of the server, a run gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,7 +37,7 @@ const DARE_AFTER: usize = 20;
 pub(super) struct Fleet<'a, E> {
     journey: Journey<'a>,
     run: Uuid,
-    lock: RunLock,
+    pub(super) lock: RunLock,
     parallel: usize,
     tolerance: Tolerance,
     stop: watch::Receiver<Stop>,
@@ -49,6 +51,9 @@ pub(super) struct Fleet<'a, E> {
     limit: usize,
     smooth: usize,
     away_since: Option<Instant>,
+    there: HashSet<TenantId>,
+    /// Whether the server was away for a while, and may have crashed.
+    pub(super) lost_server: bool,
     pub(super) counts: Counts,
     pub(super) failures: Vec<SchemaFailure>,
     /// Why nobody new sets out.
@@ -64,12 +69,6 @@ pub(super) enum Halt {
     Signal,
     /// The server was lost, or another runner took over.
     Error(Error),
-}
-
-struct Traveller {
-    standing: Standing,
-    attempts: u32,
-    lost: u32,
 }
 
 struct Tried {
@@ -105,6 +104,8 @@ impl<'a, E: FnMut(Event)> Fleet<'a, E> {
             limit: parallel,
             smooth: 0,
             away_since: None,
+            there: HashSet::new(),
+            lost_server: false,
             counts: Counts::default(),
             failures: Vec::new(),
             halted: None,
@@ -135,6 +136,17 @@ impl<'a, E: FnMut(Event)> Fleet<'a, E> {
             from = *end;
             self.wave().await;
         }
+    }
+
+    /// Whether somebody who has arrived is not there any more, as after a crash: commits of a fleet's
+    /// sessions do not wait for the disk. They are counted anew.
+    pub(super) fn fell_back(&mut self, tenant: TenantId) -> bool {
+        let fell_back = self.there.remove(&tenant);
+        if fell_back {
+            self.counts.done -= 1;
+            self.counts.total -= 1;
+        }
+        fell_back
     }
 
     /// Whether somebody new may set out.
@@ -174,8 +186,9 @@ impl<'a, E: FnMut(Event)> Fleet<'a, E> {
             tokio::select! {
                 Some(tried) = self.in_flight.next() => self.arrived(tried).await,
                 () = tokio::time::sleep_until(wake_at) => {}
-                _ = stop.wait_for(|stop| *stop != Stop::Go), if !halted => {}
-                _ = hurry.wait_for(|stop| *stop == Stop::Cancel), if halted && !*self.cancel.borrow() => {}
+                () = is_wished(&mut stop, |stop| stop != Stop::Go), if !halted => {}
+                () = is_wished(&mut hurry, |stop| stop == Stop::Cancel),
+                    if halted && !*self.cancel.borrow() => {}
             }
             if Instant::now() >= note_at {
                 self.note().await;
@@ -235,7 +248,10 @@ impl<'a, E: FnMut(Event)> Fleet<'a, E> {
             Ok(arrival) => {
                 self.went_well();
                 match arrival {
-                    Arrival::There => self.counts.done += 1,
+                    Arrival::There => {
+                        self.counts.done += 1;
+                        self.there.insert(standing.id);
+                    }
                     Arrival::Gone => {
                         self.counts.skipped += 1;
                         self.say(Event::Skipped { tenant: standing.id });
@@ -272,8 +288,12 @@ impl<'a, E: FnMut(Event)> Fleet<'a, E> {
         let retries = u32::from(self.journey.admin.limits.retries);
         let again = match verdict {
             Verdict::Final => false,
-            Verdict::Later => traveller.attempts <= retries,
+            Verdict::Later => {
+                self.away_since = None;
+                traveller.attempts <= retries
+            }
             Verdict::Overloaded => {
+                self.away_since = None;
                 self.slow_down();
                 traveller.attempts <= retries
             }
@@ -283,6 +303,7 @@ impl<'a, E: FnMut(Event)> Fleet<'a, E> {
                 traveller.attempts = traveller.attempts.saturating_sub(1);
                 traveller.lost += 1;
                 self.idle.clear();
+                self.lost_server = true;
                 let since = *self.away_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > PATIENCE && self.halted.is_none() {
                     self.halted = Some(Halt::Error(error));
@@ -363,18 +384,11 @@ impl<'a, E: FnMut(Event)> Fleet<'a, E> {
     }
 }
 
-impl Traveller {
-    fn new(standing: Standing) -> Self {
-        Self { standing, attempts: 0, lost: 0 }
-    }
-
-    /// Doubled each time, and spread by the tenant's id, so that not all come back at once.
-    fn pause(&self, tries: u32) -> Duration {
-        const FIRST: Duration = Duration::from_millis(100);
-        const LONGEST: Duration = Duration::from_secs(5);
-        let doubled = FIRST.saturating_mul(1 << tries.saturating_sub(1).min(10)).min(LONGEST);
-        let bytes = self.standing.id.as_uuid().as_bytes();
-        let spread = f64::from(bytes[tries as usize % bytes.len()]) / f64::from(u8::MAX);
-        doubled.mul_f64(0.5 + spread / 2.0)
+/// Waits for a wish. Nobody is left to have it: waits for ever. Keeps no guard over an await, so that a
+/// run may be spawned.
+async fn is_wished(stop: &mut watch::Receiver<Stop>, wished: impl Fn(Stop) -> bool) {
+    let gone = stop.wait_for(|stop| wished(*stop)).await.is_err();
+    if gone {
+        std::future::pending::<()>().await;
     }
 }

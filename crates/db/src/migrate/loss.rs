@@ -42,8 +42,14 @@ pub(super) fn dropped(script: &Script) -> Vec<Dropped> {
 
 /// Statements that lock what the file drops, and fail with `division_by_zero` where it holds something.
 pub(super) fn guards(schema: &str, script: &Script) -> Vec<String> {
-    let certain = dropped(script).into_iter().filter(|dropped| !dropped.if_exists);
-    certain
+    script.statements.iter().flat_map(|statement| guards_of(schema, script, statement)).collect()
+}
+
+/// As [`guards`], of one statement.
+pub(super) fn guards_of(schema: &str, script: &Script, statement: &Statement) -> Vec<String> {
+    let dropped = of_statement(script, statement).into_iter();
+    dropped
+        .filter(|dropped| !dropped.if_exists)
         .map(|dropped| {
             let table = format!("{}.{}", quoted(schema), quoted(&dropped.table));
             format!(
@@ -54,6 +60,16 @@ pub(super) fn guards(schema: &str, script: &Script) -> Vec<String> {
         })
         .collect()
 }
+
+/// Whether a public file drops the register of tenants. Whoever does leaves schemas behind that nobody
+/// knows of any more.
+pub(super) fn drops_register(script: &Script) -> bool {
+    dropped(script).iter().any(|d| d.table == "tenants" && d.column.is_none())
+}
+
+/// Fails with `division_by_zero` where somebody is registered, whatever may be lost otherwise.
+pub(super) const REGISTER_GUARD: &str = "LOCK TABLE public.tenants IN ACCESS EXCLUSIVE MODE; \
+    SELECT 1 / CASE WHEN EXISTS (SELECT FROM public.tenants WHERE status <> 'purged') THEN 0 ELSE 1 END;\n";
 
 fn of_statement(script: &Script, statement: &Statement) -> Vec<Dropped> {
     let words: Vec<(&str, String)> = sql::tokens(script.statement(statement))

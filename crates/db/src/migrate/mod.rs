@@ -30,6 +30,7 @@ mod status;
 mod stepwise;
 pub mod template;
 mod tenant;
+mod traveller;
 mod waves;
 
 pub use error::{Loss, MigrationError, Schemas};

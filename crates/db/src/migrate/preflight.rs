@@ -115,7 +115,13 @@ pub async fn plan_back(
     let mut plan = Plan { remarks, ..Plan::empty() };
     let mut named = Vec::new();
     let route = Route::down(&migrations.tenant, to, false);
-    let tenants = standing::concerned(&tx, route, &options.tenants).await?;
+    let tenants = match record::is_possible(&tx).await? {
+        true => standing::concerned(&tx, route, &options.tenants).await?,
+        false => {
+            require_nobody_above(&tx, migrations, to).await?;
+            Vec::new()
+        }
+    };
     plan.add(route, &tenants, options);
     for tenant in &tenants {
         for migration in route.migrations_from(tenant.version) {
@@ -130,7 +136,7 @@ pub async fn plan_back(
         let head = applied.iter().map(|entry| entry.version).max().unwrap_or(0);
         for migration in migrations.public.down_from(head, to) {
             let dropped = loss::dropped(migration.require_down()?);
-            if dropped.iter().any(|d| d.table == "tenants" && d.column.is_none()) {
+            if loss::drops_register(migration.require_down()?) {
                 require_no_tenants(&tx, to).await?;
             }
             named.extend(dropped.into_iter().map(|d| ("public".to_owned(), None, d)));
@@ -180,6 +186,31 @@ impl Plan {
     }
 }
 
+/// Without the record of runs, no tenant can be taken back.
+async fn require_nobody_above(
+    db: &impl GenericClient,
+    migrations: &Migrations,
+    to: i64,
+) -> Result<(), Error> {
+    let applied = ledger::applied_to(db, "public").await?;
+    let Some(found) = applied.iter().map(|entry| entry.version).max() else { return Ok(()) };
+    let row = db
+        .query_typed_one(
+            "SELECT count(*) FROM public.tenants
+             WHERE status NOT IN ('purging', 'purged') AND schema_version > $1",
+            &[(&to, Type::INT8)],
+        )
+        .await
+        .doing("count tenants")?;
+    match row.get(0) {
+        0_i64 => Ok(()),
+        _ => {
+            let set = &migrations.public;
+            Err(Error::Behind { set: set.kind(), found, needed: set.head() })
+        }
+    }
+}
+
 /// Whoever drops the register leaves schemas behind that nobody knows of any more.
 async fn require_no_tenants(db: &impl GenericClient, to: i64) -> Result<(), Error> {
     let row = db
@@ -198,6 +229,9 @@ async fn require_no_tenants(db: &impl GenericClient, to: i64) -> Result<(), Erro
 /// [`Error::Migration`] where fewer are applied.
 pub async fn steps_back(admin: &AdminDb, tenants: &Tenants, steps: usize) -> Result<i64, Error> {
     let db = admin.connection().await?;
+    if !ledger::exists(&**db).await? {
+        return Err(MigrationError::TooFarBack { steps, applied: 0 }.into());
+    }
     let only: Option<Vec<String>> = match tenants {
         Tenants::Only(ids) => Some(ids.iter().map(|id| id.schema().to_string()).collect()),
         Tenants::All | Tenants::None => None,

@@ -15,7 +15,8 @@ use super::{Batch, Migration, MigrationError, MigrationSet, ledger, loss, pendin
 use crate::direct::AdminDb;
 use crate::error::{Doing, Error};
 
-const SCHEMA: &str = "public";
+/// The schema of the public set.
+pub(super) const SCHEMA: &str = "public";
 
 /// A migration that was just applied, or taken back.
 #[derive(Debug, Clone)]
@@ -73,7 +74,7 @@ pub(super) async fn up(
             // The file takes the same lock for its own session.
             tx.rollback().await.doing("end a transaction")?;
             let mut own = Session::open(admin).await?;
-            let file = stepwise(admin, next, "up", format!("{entry};"))?;
+            let file = stepwise(admin, next, "up", true, format!("{entry};"))?;
             file.run(&mut own).await.map_err(step_refused)?;
         }
         let now =
@@ -108,6 +109,9 @@ pub(super) async fn down(
             let text = with_roles(&down.text, &admin.roles);
             let mut batch = Batch::new(SCHEMA);
             batch.settings(&admin.roles, PUBLIC_PATH, &admin.limits);
+            if loss::drops_register(down) {
+                batch.loss_guard(loss::REGISTER_GUARD);
+            }
             if !accept_data_loss {
                 for guard in loss::guards(SCHEMA, down) {
                     batch.loss_guard(&guard);
@@ -124,7 +128,7 @@ pub(super) async fn down(
             // The file takes the same lock for its own session.
             tx.rollback().await.doing("end a transaction")?;
             let mut own = Session::open(admin).await?;
-            let file = stepwise(admin, next, "down", format!("{unrecord};"))?;
+            let file = stepwise(admin, next, "down", accept_data_loss, format!("{unrecord};"))?;
             file.run(&mut own).await.map_err(step_refused)?;
         }
         progress(&AppliedNow {
@@ -176,6 +180,7 @@ fn stepwise<'a>(
     admin: &'a AdminDb,
     migration: &'a Migration,
     direction: &'static str,
+    accept_data_loss: bool,
     record: String,
 ) -> Result<Stepwise<'a>, Error> {
     let (script, wanted) = match direction {
@@ -194,6 +199,7 @@ fn stepwise<'a>(
         script,
         version,
         direction,
+        accept_data_loss,
         claim: look.clone(),
         look,
         record,

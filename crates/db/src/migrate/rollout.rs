@@ -221,7 +221,7 @@ impl Rollout<'_> {
             // With `to`, the public schema was brought as far as was asked.
             self.or_record_failure(Some(run), if to.is_none() { behind } else { Ok(()) }).await?;
         }
-        self.fleet(journey, run, lock, stop, events, public).await
+        self.fleet(journey, run, lock, stop, events, public).await.map(|(report, _)| report)
     }
 
     async fn down(
@@ -239,9 +239,10 @@ impl Rollout<'_> {
         let run = self.record(Some(to)).await?;
         let route = Route::down(&self.migrations.tenant, to, accept_data_loss);
         let journey = Journey { admin: self.admin, route, run };
-        let mut report = match run {
+        // Held to the end: nobody may go up while the public schema goes back.
+        let (mut report, _lock) = match run {
             Some(run) => self.fleet(journey, run, lock, stop, &mut events, 0).await?,
-            None => RolloutReport::of_public(0),
+            None => (RolloutReport::of_public(0), lock),
         };
         let through = report.state == RunState::Complete && report.left == 0;
         if self.options.public && through {
@@ -250,7 +251,8 @@ impl Rollout<'_> {
                 events(Event::public(now));
             };
             let public_set = &self.migrations.public;
-            public::down(self.admin, public_set, to, accept_data_loss, progress).await?;
+            let back = public::down(self.admin, public_set, to, accept_data_loss, progress).await;
+            self.or_record_failure(run, back).await?;
             let db = self.admin.connection().await?;
             if !record::is_possible(&**db).await? {
                 report.run = None;
@@ -259,7 +261,8 @@ impl Rollout<'_> {
         Ok(report)
     }
 
-    /// Takes the tenants along, and those that were created meanwhile.
+    /// Takes the tenants along, those that were created meanwhile, and those whose last commit a crash of
+    /// the server took back.
     async fn fleet(
         &self,
         journey: Journey<'_>,
@@ -268,7 +271,7 @@ impl Rollout<'_> {
         stop: watch::Receiver<Stop>,
         events: impl FnMut(Event),
         public: usize,
-    ) -> Result<RolloutReport, Error> {
+    ) -> Result<(RolloutReport, RunLock), Error> {
         let options = self.options;
         let tenants = self.concerned(journey.route, &options.tenants).await?;
         let mut total = tenants.len();
@@ -278,16 +281,20 @@ impl Rollout<'_> {
         let everybody = [Portion::Percent(100)];
         let reaches_all = super::waves::ends(&options.waves, tenants.len()).last() == Some(&total);
         fleet.travel(tenants, &options.waves).await;
-        while (total == 0 || reaches_all) && fleet.may_go_on() && options.tenants == Tenants::All {
-            let mut newcomers = self.concerned(journey.route, &Tenants::All).await?;
-            newcomers.retain(|tenant| seen.insert(tenant.id));
-            if newcomers.is_empty() {
+        let newcomers_too = (total == 0 || reaches_all) && options.tenants == Tenants::All;
+        while fleet.may_go_on() && (newcomers_too || fleet.lost_server) {
+            let mut more = self.concerned(journey.route, &options.tenants).await?;
+            more.retain(|tenant| match seen.contains(&tenant.id) {
+                true => fleet.fell_back(tenant.id),
+                false => newcomers_too,
+            });
+            if more.is_empty() {
                 break;
             }
-            total += newcomers.len();
-            fleet.travel(newcomers, &everybody).await;
+            total += more.iter().filter(|tenant| seen.insert(tenant.id)).count();
+            fleet.travel(more, &everybody).await;
         }
-        let Fleet { mut counts, failures, halted, .. } = fleet;
+        let Fleet { mut counts, failures, halted, lock, .. } = fleet;
         counts.total = total;
         let left = total - counts.done - counts.failed - counts.skipped;
         let (state, error) = match halted {
@@ -307,7 +314,8 @@ impl Rollout<'_> {
             (_, Ok(())) => {}
         }
         let run = Some(run);
-        Ok(RolloutReport { run, state, public, tenants: counts, left, failures, error })
+        let report = RolloutReport { run, state, public, tenants: counts, left, failures, error };
+        Ok((report, lock))
     }
 
     async fn concerned(&self, route: Route<'_>, who: &Tenants) -> Result<Vec<Standing>, Error> {

@@ -32,7 +32,10 @@ impl Session {
     ///
     /// The run's own last entry is written synchronously, and takes all earlier ones along: one log, in
     /// order. After a crash of the server before that, the last tenants are whole at their former
-    /// version, and the next run sees it.
+    /// version, and the run looks for them, or the next one does.
+    ///
+    /// What a killed runner was waiting for is ended by the server soon, so that the next one, which may
+    /// follow at once, finds the tenant's row free.
     pub(super) async fn open_for_fleet(admin: &AdminDb) -> Result<Self, Error> {
         let session = Self::open(admin).await?;
         session
@@ -40,6 +43,10 @@ impl Session {
             .batch_execute(&format!("SET synchronous_commit = off; {PREPARE}"))
             .await
             .doing("prepare a connection for migrations")?;
+        let watched = "SET client_connection_check_interval = '500ms'";
+        if let Err(error) = session.client.batch_execute(watched).await {
+            tracing::debug!(error = %error, "this server can't look whether its clients are there");
+        }
         Ok(session)
     }
 

@@ -39,10 +39,11 @@ pub(super) fn statements(text: &str) -> Vec<Statement> {
     let mut statements = Vec::new();
     let mut words: Vec<String> = Vec::new();
     let mut previous = String::new();
-    let (mut line, mut in_body, mut at_start) = (0, false, true);
+    let (mut line, mut depth) = (0, 0_usize);
+    let (mut in_body, mut at_start) = (false, true);
     let mut range = 0..0;
     let statement = |words: &[String], line, range: &Range<usize>| Statement {
-        opening: words.join(" "),
+        opening: words[..words.len().min(2)].join(" "),
         line,
         range: range.clone(),
     };
@@ -58,15 +59,20 @@ pub(super) fn statements(text: &str) -> Vec<Statement> {
         if in_body && at_start && word == "END" {
             in_body = false;
         }
-        if previous == "BEGIN" && word == "ATOMIC" {
-            in_body = true;
-        }
-        at_start = token.kind == TokenKind::Semi || (previous == "BEGIN" && word == "ATOMIC");
+        // Anywhere else they are names, and what follows must not hide behind them.
+        let opens = previous == "BEGIN" && word == "ATOMIC" && depth == 0 && makes_routine(&words);
+        in_body |= opens;
+        at_start = token.kind == TokenKind::Semi || opens;
         if words.is_empty() {
-            (line, range) = (token.line, token.range.clone());
+            (line, range, depth) = (token.line, token.range.clone(), 0);
+        }
+        match token.text {
+            "(" => depth += 1,
+            ")" => depth = depth.saturating_sub(1),
+            _ => {}
         }
         range.end = token.range.end;
-        if words.len() < 2 {
+        if words.len() < 4 {
             words.push(word.clone());
         }
         previous = word;
@@ -75,6 +81,16 @@ pub(super) fn statements(text: &str) -> Vec<Statement> {
         statements.push(statement(&words, line, &range));
     }
     statements
+}
+
+/// Whether a statement that begins so makes a function or procedure.
+fn makes_routine(words: &[String]) -> bool {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    matches!(
+        words.as_slice(),
+        ["CREATE", "FUNCTION" | "PROCEDURE", ..]
+            | ["CREATE", "OR", "REPLACE", "FUNCTION" | "PROCEDURE", ..]
+    )
 }
 
 /// Whether the statement would end or split the transaction that the file runs in.

@@ -5,12 +5,14 @@
 
 use tokio_postgres::types::Type;
 
+use super::batch::{BatchError, with_roles};
 use super::claim::bytea;
 use super::outside::{self, Step};
+use super::public::SCHEMA;
 use super::session::Session;
 use super::sql::Statement;
 use super::tenant::StepError;
-use super::{Batch, MigrationError, Script, sql};
+use super::{Batch, MigrationError, Script, loss, sql};
 use crate::direct::AdminDb;
 use crate::error::{Doing, Error};
 use crate::ids::quoted;
@@ -23,6 +25,8 @@ pub(super) struct Stepwise<'a> {
     pub(super) script: &'a Script,
     pub(super) version: i64,
     pub(super) direction: &'static str,
+    /// Whether rows may be lost; on the way up, that is the file's own business.
+    pub(super) accept_data_loss: bool,
     /// The statement that fails unless the schema stands where it is expected.
     pub(super) look: String,
     /// The same, which also moves the schema on.
@@ -83,11 +87,21 @@ pub(super) async fn is_begun(
 }
 
 impl Stepwise<'_> {
-    /// Runs what is left of the file. The session keeps its settings and a lock: it must not be used for
-    /// anything else afterwards.
+    /// Runs what is left of the file. The session keeps its settings: it must not be used for anything
+    /// else afterwards.
     pub(super) async fn run(&self, session: &mut Session) -> Result<(), StepError> {
         session.use_up();
         self.lock(session).await?;
+        let ended = self.run_alone(session).await;
+        // The server would notice a while after the connection is closed, and whoever comes at once
+        // would be refused.
+        if let Err(error) = self.unlock(session).await {
+            tracing::debug!(error = %error, "a lock goes with its connection");
+        }
+        ended
+    }
+
+    async fn run_alone(&self, session: &Session) -> Result<(), StepError> {
         let mut check = Batch::new(self.schema.clone());
         check.guard(&self.look).send(session.client()).await?;
         self.settle_in(session).await?;
@@ -107,7 +121,7 @@ impl Stepwise<'_> {
     /// The row can't be kept locked over several transactions, hence a lock of the session's. Only the
     /// admin may take such locks, so no tenant can hold it.
     async fn lock(&self, session: &Session) -> Result<(), Error> {
-        let key = format!("{}:migrate:{}", self.admin.roles, self.schema);
+        let key = self.lock_key();
         let row = session
             .client()
             .query_typed_one(
@@ -117,6 +131,23 @@ impl Stepwise<'_> {
             .await
             .doing("lock the schema")?;
         if row.get(0) { Ok(()) } else { Err(Error::Busy(format!("schema `{}`", self.schema))) }
+    }
+
+    async fn unlock(&self, session: &Session) -> Result<(), Error> {
+        session.client().batch_execute("RESET ROLE").await.doing("return to the admin's role")?;
+        session
+            .client()
+            .query_typed(
+                "SELECT pg_advisory_unlock(hashtextextended($1, 0))",
+                &[(&self.lock_key(), Type::TEXT)],
+            )
+            .await
+            .doing("unlock the schema")?;
+        Ok(())
+    }
+
+    fn lock_key(&self) -> String {
+        format!("{}:migrate:{}", self.admin.roles, self.schema)
     }
 
     async fn settle_in(&self, session: &Session) -> Result<(), Error> {
@@ -149,17 +180,29 @@ impl Stepwise<'_> {
             .await
             .doing("read how far a migration came")?;
         let Some(row) = row else { return Ok((0, 0)) };
-        let (begun, done): (i32, i32) = (row.get(0), row.get(1));
-        let same = row.get::<_, &[u8]>(2) == sql::token_checksum(&self.script.text);
-        if done > 0 && !same {
+        let count = |at: usize| row.get::<_, i32>(at).unsigned_abs() as usize;
+        let (begun, done) = (count(0), count(1));
+        if row.get::<_, &[u8]>(2) != self.checksum_of(begun) {
             return Err(MigrationError::ChangedHalfway {
                 file: self.script.file.clone(),
                 schema: self.schema.clone(),
-                done: done.unsigned_abs() as usize,
+                done: begun,
             }
             .into());
         }
-        Ok((begun.unsigned_abs() as usize, done.unsigned_abs() as usize))
+        Ok((begun, done))
+    }
+
+    /// Of the first statements: those behind them may still be mended.
+    fn checksum_of(&self, statements: usize) -> [u8; 32] {
+        let last = statements.checked_sub(1).and_then(|last| self.script.statements.get(last));
+        let end = match last {
+            Some(last) => last.range.end,
+            None if statements == 0 => 0,
+            // There are fewer than that now.
+            None => self.script.text.len(),
+        };
+        sql::token_checksum(&self.script.text[..end])
     }
 
     async fn statement(
@@ -213,15 +256,39 @@ impl Stepwise<'_> {
             Err(StepError::Other(Error::Migration(MigrationError::Failed {
                 sqlstate, ..
             }))) if in_doubt && matches!(step, Step::DropIndex { .. }) && sqlstate == "42704" => {}
-            other => other?,
+            Err(error) => {
+                // It was answered, so it is in no doubt, and may be mended. A lost connection's note is
+                // lost too.
+                if let Err(error) = self.note(session, index, index).await {
+                    tracing::debug!(error = %error, "can't note that a statement failed");
+                }
+                return Err(error);
+            }
+            Ok(()) => {}
         }
         self.settle_in(session).await?;
         Ok(self.note(session, index + 1, index + 1).await?)
     }
 
     async fn send(&self, session: &Session, index: usize, text: &str) -> Result<(), StepError> {
-        let batch = Batch::single(&self.schema, self.script, index, text);
-        Ok(batch.send(session.client()).await?)
+        let mut batch = Batch::new(self.schema.clone());
+        if self.direction == "down" && !self.accept_data_loss {
+            let statement = self.script.statements.get(index).into_iter();
+            let guards = statement.flat_map(|s| loss::guards_of(&self.schema, self.script, s));
+            for guard in guards {
+                batch.loss_guard(&guard);
+            }
+        }
+        // Role names stand in files of the public set only.
+        let text = match self.schema == SCHEMA {
+            true => with_roles(text, &self.admin.roles),
+            false => text.to_owned(),
+        };
+        batch.statement(self.script, index, &text);
+        batch.send(session.client()).await.map_err(|error| match error {
+            BatchError::Loss => MigrationError::rows_came(self.schema.clone(), None).into(),
+            other => other.into(),
+        })
     }
 
     async fn note(&self, session: &Session, begun: usize, done: usize) -> Result<(), Error> {
@@ -231,7 +298,7 @@ impl Stepwise<'_> {
 
     fn note_text(&self, begun: usize, done: usize) -> String {
         let Self { schema, version, direction, .. } = self;
-        let tokens = bytea(&sql::token_checksum(&self.script.text));
+        let tokens = bytea(&self.checksum_of(begun));
         format!(
             "INSERT INTO public.migration_progress AS p \
              (schema_name, version, direction, token_checksum, statements_begun, statements_done) \

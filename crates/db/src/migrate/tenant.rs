@@ -231,6 +231,7 @@ impl Journey<'_> {
             script: &next.up,
             version: next.version,
             direction: "up",
+            accept_data_loss: true,
             look: look_only(standing),
             claim: claim(standing, next.version, None),
             record: self.ledger(standing, next),
@@ -272,7 +273,7 @@ impl Journey<'_> {
         let is_whole = |m: &&Migration| m.down.as_ref().is_none_or(|down| down.transactional);
         let together: Vec<&Migration> = way.take_while(is_whole).collect();
         let Some(last) = together.last() else {
-            return self.down_stepwise(session, standing, to).await;
+            return self.down_stepwise(session, standing, to, accept_data_loss).await;
         };
         let reached = set.before(last.version);
         let mut batch = Batch::new(schema.to_string());
@@ -308,6 +309,7 @@ impl Journey<'_> {
         session: &mut Session,
         standing: &Standing,
         to: i64,
+        accept_data_loss: bool,
     ) -> Result<(i64, String), StepError> {
         let set = self.route.set;
         // A version that no file has: the ledger was checked before, so somebody moved it since.
@@ -320,6 +322,7 @@ impl Journey<'_> {
             script: next.require_down()?,
             version: next.version,
             direction: "down",
+            accept_data_loss,
             look: look_only(standing),
             claim: claim(standing, reached, Some(&[])),
             record: unrecord(standing, reached),

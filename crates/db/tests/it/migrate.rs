@@ -1,6 +1,17 @@
 //! Invariant 6, as far as one schema goes: a migration is applied entirely and once, or not at all,
 //! and the ledger says so.
 
+mod checksums;
+mod fleet;
+mod hostile;
+mod outside;
+mod plan;
+mod repeatable;
+mod rollback;
+mod rollout;
+mod trouble;
+mod versions;
+
 use std::path::Path;
 
 use tenantry_db::migrate::{
