@@ -18,6 +18,8 @@ pub(crate) enum Migrate {
     Status(MigrateStatus),
     /// Show what a run would do, and change nothing
     Plan(MigratePlan),
+    /// Try the files up, down and up again on a scratch schema, empty and with rows; leaves nothing
+    Verify(MigrateVerify),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -112,6 +114,16 @@ pub(crate) struct MigrateStatus {
     /// Only this tenant (id or subdomain)
     #[arg(long, value_name = "T")]
     pub(crate) tenant: Option<TenantRef>,
+    /// Compare the tenants' schemas with what the files of their version make, object by object
+    #[arg(long)]
+    pub(crate) drift: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MigrateVerify {
+    /// Only this set [default: public, then tenant]
+    #[arg(long, value_name = "SET")]
+    pub(crate) set: Option<Set>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -5,6 +5,7 @@
 
 mod attempt;
 mod batch;
+mod drift;
 mod error;
 mod fingerprint;
 mod fleet;
@@ -26,8 +27,10 @@ mod status;
 mod stepwise;
 pub mod template;
 mod tenant;
+mod verify;
 mod waves;
 
+pub use drift::{Drift, DriftGroup, DriftedTenant, Expected, drift};
 pub use error::{Loss, MigrationError, Schemas};
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use plan::{Applied, pending};
@@ -43,6 +46,7 @@ pub use status::{
     FleetStatus, PendingFile, Run, SetStatus, TenantBehind, TenantsAtVersion, fleet_status,
     set_status,
 };
+pub use verify::{Verification, VerifyCheck, VerifyStep, verify};
 pub use waves::{InvalidPortion, Portion};
 
 use batch::Batch;
