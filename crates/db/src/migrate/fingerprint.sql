@@ -28,7 +28,7 @@ relation AS MATERIALIZED (
 ),
 index AS MATERIALIZED (
     SELECT r.ns, r.name AS relation, i.indexrelid AS oid, i.indisvalid AND i.indisready AND i.indislive AS valid,
-           i.indisclustered, i.indisreplident
+           i.indisclustered, i.indisreplident, i.indexprs IS NOT NULL AS has_expressions
       FROM relation r JOIN pg_catalog.pg_index i ON i.indrelid = r.oid
 ),
 rule AS MATERIALIZED (
@@ -148,9 +148,11 @@ line AS (
                CASE WHEN i.indisclustered THEN 'clustered' END,
                CASE WHEN i.indisreplident THEN 'replica identity' END,
                'tablespace ' || s.spcname,
-               'statistics ' || (SELECT pg_catalog.string_agg(a.attnum || '=' || a.attstattarget, ' ' ORDER BY a.attnum)
-                                   FROM pg_catalog.pg_attribute a
-                                  WHERE a.attrelid = i.oid AND a.attnum > 0 AND a.attstattarget <> -1)))
+               -- Only expressions can have any.
+               CASE WHEN i.has_expressions THEN 'statistics ' || (
+                   SELECT pg_catalog.string_agg(a.attnum || '=' || a.attstattarget, ' ' ORDER BY a.attnum)
+                     FROM pg_catalog.pg_attribute a
+                    WHERE a.attrelid = i.oid AND a.attnum > 0 AND a.attstattarget <> -1) END))
       FROM index i JOIN pg_catalog.pg_class c ON c.oid = i.oid
       LEFT JOIN pg_catalog.pg_tablespace s ON s.oid = c.reltablespace
     UNION ALL

@@ -4,6 +4,7 @@ use super::scratch::Scratch;
 use super::seed::{Rows, Seed, count};
 use super::{Report, VerifyCheck, VerifyStep, compare, new_check};
 use crate::error::Error;
+use crate::migrate::sql::Statement;
 use crate::migrate::{Fingerprint, Migration, MigrationSet, Script, SetKind, outside};
 
 /// One way through a set, from nothing to its head.
@@ -76,6 +77,7 @@ impl<'a> Course<'a> {
     ) -> Result<Option<State>, Error> {
         let set = self.set.kind();
         check.notes.extend(left_out(&migration.up));
+        check.problems.extend(lost_on_new_tenants(&migration.up));
         if let Err(problem) = self.scratch.up(set, migration).await? {
             check.problems.push(format!("up: {problem}"));
             return Ok(None);
@@ -167,17 +169,31 @@ impl<'a> Course<'a> {
     }
 }
 
+/// What a sign-up leaves out, and does more than tidy up.
+fn lost_on_new_tenants(script: &Script) -> Vec<String> {
+    const TIDYING: [&str; 2] = ["VACUUM", "REINDEX"];
+    alone(script)
+        .into_iter()
+        .filter(|text| !TIDYING.iter().any(|word| text.to_uppercase().starts_with(word)))
+        .map(|text| format!("a tenant that is created later goes without `{text}`"))
+        .collect()
+}
+
+/// The statements that can't be had in a transaction.
+fn alone(script: &Script) -> Vec<String> {
+    if script.transactional {
+        return Vec::new();
+    }
+    let is_alone = |s: &&Statement| matches!(outside::step(script, s), Ok(outside::Step::Alone));
+    script.statements.iter().filter(is_alone).map(|s| script.excerpt(s)).collect()
+}
+
 /// What a file outside a transaction loses here.
 fn left_out(script: &Script) -> Option<String> {
     if script.transactional {
         return None;
     }
-    let alone: Vec<String> = script
-        .statements
-        .iter()
-        .filter(|statement| matches!(outside::step(script, statement), Ok(outside::Step::Alone)))
-        .map(|statement| format!("`{}`", script.excerpt(statement)))
-        .collect();
+    let alone: Vec<String> = alone(script).iter().map(|text| format!("`{text}`")).collect();
     let file = &script.file;
     Some(match alone.as_slice() {
         [] => format!("`{file}` was tried in a transaction, its index builds plain"),

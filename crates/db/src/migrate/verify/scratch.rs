@@ -230,9 +230,11 @@ impl<'a> Scratch<'a> {
         self.mark("step").await?;
         batch.settings(&self.admin.roles, &self.path(set), limits);
         batch.script_as(script, &text, limits);
-        // Each file ends its transaction elsewhere: what was put off until then is due now, and rows that
-        // wait for a check would keep the next file from altering their table.
-        batch.ours("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED; RELEASE step;");
+        // Each file ends its transaction elsewhere: what was put off until then is due now (rows that wait
+        // for a check would keep the next file from altering their table), and its settings end.
+        batch.ours(
+            "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED; RESET ALL; RELEASE step;",
+        );
         match batch.send(self.client()).await {
             Ok(()) => Ok(Ok(())),
             Err(BatchError::Statement(error)) => {
