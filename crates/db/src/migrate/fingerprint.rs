@@ -46,6 +46,23 @@ impl Fingerprint {
         difference
     }
 
+    /// As [`difference`](Self::difference), without regard to the order of columns: one that was dropped
+    /// and comes back stands last, and no statement of ours minds.
+    pub(super) fn difference_in_kind(&self, other: &Self) -> Vec<String> {
+        self.unnumbered().difference(&other.unnumbered())
+    }
+
+    fn unnumbered(&self) -> Self {
+        let bare = |line: &String| match line.split_once(": #") {
+            Some((column, rest)) if line.starts_with("column ") => {
+                let rest = rest.split_once(", ").map_or("", |(_, rest)| rest);
+                format!("{column}: {rest}")
+            }
+            _ => line.clone(),
+        };
+        Self::new(self.lines.iter().map(bare).collect())
+    }
+
     /// This one without some lines.
     pub(super) fn without(&self, unwanted: impl Fn(&str) -> bool) -> Self {
         Self { lines: self.lines.iter().filter(|line| !unwanted(line)).cloned().collect() }

@@ -17,9 +17,13 @@ async fn verify(db: &TestDatabase, migrations: &Migrations, sets: &[SetKind]) ->
 async fn problems(db: &TestDatabase, more: &[(&str, &str)]) -> Vec<String> {
     let found = verify(db, &with(more), &[SetKind::Tenant]).await;
     assert_eq!(found.not_verified, Vec::<String>::new());
-    let told: Vec<String> = found.checks.iter().flat_map(told).collect();
+    let told = all_told(&found);
     assert_eq!(found.passed, told.is_empty());
     told
+}
+
+fn all_told(found: &Verification) -> Vec<String> {
+    found.checks.iter().flat_map(told).collect()
 }
 
 fn told(check: &VerifyCheck) -> Vec<String> {
@@ -103,8 +107,12 @@ async fn a_file_that_fails_on_rows_is_found() {
     let found =
         problems(&db, &[("tenant/0100_k.up.sql", up), ("tenant/0100_k.down.sql", down)]).await;
     assert!(has(&found, "seeded UpDownUp: down: ", "contains null values"), "{found:#?}");
-    // The column comes back as the last one.
-    assert!(has(&found, "empty UpDownUp: up and down lead elsewhere", "#11"), "{found:#?}");
+    // That it comes back as the last column is nobody's fault.
+    assert!(!found.iter().any(|problem| problem.starts_with("empty")), "{found:#?}");
+    let migrations = with(&[("tenant/0100_k.up.sql", up), ("tenant/0100_k.down.sql", down)]);
+    let found = verify(&db, &migrations, &[SetKind::Tenant]).await;
+    let note = "up and down lead elsewhere, but only in the order of columns";
+    assert!(found.checks.iter().any(|check| check.notes.iter().any(|n| n == note)), "{found:#?}");
 }
 
 #[tokio::test]
@@ -191,8 +199,8 @@ async fn a_seed_file_gives_rows_that_nobody_could_guess() {
     limit(&mut db, "migrations.dir", dir.path().to_str().unwrap());
     let migrations = Migrations::load(&db.config.migrations).unwrap();
     let found = verify(&db, &migrations, &[SetKind::Tenant]).await;
-    let told: Vec<String> = found.checks.iter().flat_map(told).collect();
-    assert!(has(&told, "seeded UpDownUp: up: ", "contains null values"), "{told:#?}");
+    let wrong = all_told(&found);
+    assert!(has(&wrong, "seeded UpDownUp: up: ", "contains null values"), "{wrong:#?}");
     // With a default it goes through, and what fitted no version is told.
     std::fs::write(
         dir.path().join("tenant/0101_w.up.sql"),
@@ -217,17 +225,17 @@ async fn repeatable_files_are_applied_twice_and_meet_the_way_back() {
     let again = with_repeatable(&[], &[view]);
     let found = verify(&db, &again, &[SetKind::Tenant]).await;
     assert!(!found.passed);
-    let told: Vec<String> = found.checks.iter().flat_map(told).collect();
+    let wrong = all_told(&found);
     // The only migration drops the table that the view stands on.
     let begin = "empty Repeatable: after the last migration went down and up: ";
-    assert!(has(&told, begin, "2BP01"), "{told:#?}");
-    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(has(&wrong, begin, "2BP01"), "{wrong:#?}");
+    assert_eq!(wrong.len(), 1, "{wrong:#?}");
     let nothing = [("tenant/0100_x.up.sql", "SELECT 1;"), ("tenant/0100_x.down.sql", "SELECT 1;")];
     assert!(verify(&db, &with_repeatable(&nothing, &[view]), &[SetKind::Tenant]).await.passed);
     let once = ("tenant/repeatable/names.sql", "CREATE VIEW names AS SELECT name FROM users;");
     let found = verify(&db, &with_repeatable(&nothing, &[once]), &[SetKind::Tenant]).await;
-    let told: Vec<String> = found.checks.iter().flat_map(told).collect();
-    assert!(has(&told, "empty Repeatable: applied twice: ", "42P07"), "{told:#?}");
+    let wrong = all_told(&found);
+    assert!(has(&wrong, "empty Repeatable: applied twice: ", "42P07"), "{wrong:#?}");
 }
 
 pub(crate) fn with_repeatable(more: &[(&str, &str)], repeatable: &[(&str, &str)]) -> Migrations {
@@ -247,9 +255,9 @@ async fn the_public_set_is_tried_apart_from_the_real_one() {
         ("public/0100_x.down.sql", "ALTER TABLE tenants DROP COLUMN note;"),
     ];
     let found = verify(&db, &with(&more), &[SetKind::Public]).await;
-    let told: Vec<String> = found.checks.iter().flat_map(told).collect();
-    assert!(has(&told, "seeded UpDownUp: up: ", "contains null values"), "{told:#?}");
-    assert_eq!(told.len(), 1, "{told:#?}");
+    let wrong = all_told(&found);
+    assert!(has(&wrong, "seeded UpDownUp: up: ", "contains null values"), "{wrong:#?}");
+    assert_eq!(wrong.len(), 1, "{wrong:#?}");
     // An extension can't be taken along, and files may need it.
     let superuser = db.superuser().await;
     superuser.batch_execute("CREATE EXTENSION pg_trgm SCHEMA public").await.unwrap();

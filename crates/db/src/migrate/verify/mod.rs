@@ -208,7 +208,10 @@ fn new_check(set: &MigrationSet, seeded: bool, step: VerifyStep) -> VerifyCheck 
 
 /// Adds a problem with its difference, if there is one.
 fn compare(check: &mut VerifyCheck, what: &str, expected: &Fingerprint, found: &Fingerprint) {
-    let difference = expected.difference(found);
+    let difference = expected.difference_in_kind(found);
+    if difference.is_empty() && expected != found {
+        check.notes.push(format!("{what}, but only in the order of columns"));
+    }
     if !difference.is_empty() {
         check.problems.push(format!("{what}:\n{}", difference.join("\n")));
     }
