@@ -9,3 +9,4 @@ mod program;
 mod reference;
 mod token;
 mod up;
+mod verify;
