@@ -12,7 +12,7 @@ use tenantry_db::models::tenants::Status;
 
 pub(crate) use self::migrate::{
     Migrate, MigrateCreate, MigrateLint, MigratePlan, MigrateRollback, MigrateRun, MigrateStatus,
-    OnError, Pace, Set,
+    MigrateVerify, OnError, Pace, Set,
 };
 
 /// Every customer of a SaaS product in a PostgreSQL schema of their own.

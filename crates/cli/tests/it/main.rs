@@ -11,3 +11,4 @@ mod program;
 mod reference;
 mod token;
 mod up;
+mod verify;

@@ -1,10 +1,12 @@
 //! `tenantry migrate`: bringing schemas to a version, and back.
 
 mod create;
+mod drift;
 mod lint;
 mod plan;
 mod rollout;
 mod status;
+mod verify;
 
 use tenantry_db::migrate::{MigrationSet, Migrations, Portion, RolloutOptions, Tenants, Tolerance};
 use tenantry_db::models::tenants;
@@ -32,6 +34,7 @@ pub(super) async fn run(common: &Common, command: &Migrate) -> anyhow::Result<Ex
         Migrate::Run(args) => rollout::up(common, &config, &migrations, args).await,
         Migrate::Rollback(args) => rollout::down(common, &config, &migrations, args).await,
         Migrate::Status(args) => status::run(common, &config, &migrations, args).await,
+        Migrate::Verify(args) => verify::run(common, &config, &migrations, args).await,
         Migrate::Create(_) | Migrate::Lint(_) => Ok(Exit::Done),
     }
 }
