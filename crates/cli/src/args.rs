@@ -11,8 +11,8 @@ use tenantry_db::TenantRef;
 use tenantry_db::models::tenants::Status;
 
 pub(crate) use self::migrate::{
-    Migrate, MigrateCreate, MigratePlan, MigrateRollback, MigrateRun, MigrateStatus, OnError, Pace,
-    Set,
+    Migrate, MigrateCreate, MigrateLint, MigratePlan, MigrateRollback, MigrateRun, MigrateStatus,
+    MigrateVerify, OnError, Pace, Set,
 };
 
 /// Every customer of a SaaS product in a PostgreSQL schema of their own.

@@ -18,6 +18,17 @@ pub(crate) enum Migrate {
     Status(MigrateStatus),
     /// Show what a run would do, and change nothing
     Plan(MigratePlan),
+    /// Look for what migration files should not do, without a database
+    Lint(MigrateLint),
+    /// Try the files up, down and up again on a scratch schema, empty and with rows; leaves nothing
+    Verify(MigrateVerify),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MigrateLint {
+    /// Refuse warnings too
+    #[arg(long)]
+    pub(crate) deny_warnings: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -112,6 +123,16 @@ pub(crate) struct MigrateStatus {
     /// Only this tenant (id or subdomain)
     #[arg(long, value_name = "T")]
     pub(crate) tenant: Option<TenantRef>,
+    /// Compare the tenants' schemas with what the files of their version make, object by object
+    #[arg(long)]
+    pub(crate) drift: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MigrateVerify {
+    /// Only this set [default: public, then tenant]
+    #[arg(long, value_name = "SET")]
+    pub(crate) set: Option<Set>,
 }
 
 #[derive(Debug, ClapArgs)]

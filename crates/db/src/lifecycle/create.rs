@@ -143,23 +143,33 @@ async fn create_tenant_schema(
     migrate::fill_new_schema(tx.client(), admin, set, tenant, &making).await
 }
 
-/// The role, then the empty schema with all that later tables inherit.
+/// The role, then the empty schema.
+fn role_and_schema(schema: SchemaName, lane: LaneId, roles: &RolePrefix) -> String {
+    let (control, tenant) = (roles.control_schema(), schema.tenant());
+    format!(
+        "SELECT {control}.create_tenant_role('{tenant}'), {control}.grant_tenant_role('{tenant}', {lane});
+         {}",
+        empty_schema(schema, &schema.to_string(), roles),
+        lane = lane.number(),
+    )
+}
+
+/// The empty schema with all that later tables inherit, and its rights for the tenant's role (or what
+/// stands for one).
 ///
 /// Rights go to the tenant's role inside its own schema only: an ACL holds some 2,400 entries, so
 /// what is granted on a shared object to each tenant ends in `54000 row is too big`.
-fn role_and_schema(schema: SchemaName, lane: LaneId, roles: &RolePrefix) -> String {
-    let (owner, control, tenant) = (roles.owner(), roles.control_schema(), schema.tenant());
+pub(crate) fn empty_schema(schema: SchemaName, role: &str, roles: &RolePrefix) -> String {
+    let (owner, tenant) = (roles.owner(), schema.tenant());
     format!(
-        "SELECT {control}.create_tenant_role('{tenant}'), {control}.grant_tenant_role('{tenant}', {lane});
-         SET LOCAL ROLE {owner};
+        "SET LOCAL ROLE {owner};
          CREATE SCHEMA {schema};
-         GRANT USAGE ON SCHEMA {schema} TO {schema};
+         GRANT USAGE ON SCHEMA {schema} TO {role};
          ALTER DEFAULT PRIVILEGES IN SCHEMA {schema}
-             GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {schema};
-         ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT USAGE, SELECT ON SEQUENCES TO {schema};
-         ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT EXECUTE ON FUNCTIONS TO {schema};
+             GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role};
+         ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT USAGE, SELECT ON SEQUENCES TO {role};
+         ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT EXECUTE ON FUNCTIONS TO {role};
          CREATE FUNCTION {schema}.this_tenant() RETURNS uuid
              LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN '{tenant}'::uuid;\n",
-        lane = lane.number(),
     )
 }

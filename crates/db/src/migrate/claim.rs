@@ -6,30 +6,29 @@ use uuid::Uuid;
 use super::Migration;
 use super::tenant::Standing;
 
-/// Locks the tenant's row if the tenant stands where it is expected, and moves it on. Names the schema:
-/// without one, the next in the path would take the tables, `public`.
-pub(super) fn claim(standing: &Standing, change: &str) -> String {
-    let (id, version, schema) = (standing.id, standing.version, standing.id.schema());
-    format!(
-        "WITH claimed AS (
-             UPDATE public.tenants SET {change}
-              WHERE id = '{id}' AND schema_version = {version} AND status NOT IN ('purging', 'purged')
-             RETURNING 1)
-         SELECT 1 / count(*) FROM claimed WHERE '{schema}'::regnamespace IS NOT NULL;\n"
-    )
-}
+/// What each session that takes tenants along prepares once: it locks the tenant's row if the tenant
+/// stands where it is expected, and moves it on. Fails with `division_by_zero` otherwise; also without
+/// the schema, since then the next in the path would take the tables, `public`.
+pub(super) const PREPARE: &str = "\
+    PREPARE tenantry_claim (uuid, bigint, bigint, bytea, text) AS
+    WITH claimed AS (
+        UPDATE public.tenants
+           SET schema_version = $3, repeatable_digest = coalesce($4, repeatable_digest)
+         WHERE id = $1 AND schema_version = $2 AND status NOT IN ('purging', 'purged')
+        RETURNING 1)
+    SELECT 1 / count(*) FROM claimed WHERE to_regnamespace($5) IS NOT NULL";
 
-pub(super) fn claim_up(standing: &Standing, version: i64) -> String {
-    claim(standing, &format!("schema_version = {version}"))
-}
-
-pub(super) fn claim_down(standing: &Standing, version: i64) -> String {
-    claim(standing, &format!("schema_version = {version}, repeatable_digest = ''"))
+/// The claim of a tenant that is to stand at a version, with another edition of the repeatable files if
+/// one is given.
+pub(super) fn claim(standing: &Standing, version: i64, repeatables: Option<&[u8]>) -> String {
+    let Standing { id, version: from, .. } = standing;
+    let digest = repeatables.map_or_else(|| "NULL".to_owned(), bytea);
+    format!("EXECUTE tenantry_claim ('{id}', {from}, {version}, {digest}, '{}');\n", id.schema())
 }
 
 /// As [`claim`], and moves nothing: for what takes several transactions.
 pub(super) fn look_only(standing: &Standing) -> String {
-    claim(standing, "schema_version = schema_version")
+    claim(standing, standing.version, None)
 }
 
 /// A ledger entry, as a statement without its semicolon.

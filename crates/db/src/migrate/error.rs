@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::SetKind;
+use super::lint::Finding;
 use crate::error::ErrorKind;
 
 /// What is wrong with migrations, their files or their ledger.
@@ -13,6 +14,12 @@ pub enum MigrationError {
     Files {
         /// One sentence for each problem.
         problems: Vec<String>,
+    },
+    /// Files that would do harm. Nothing was touched.
+    #[error("the lint refuses the migration files:\n  - {}", lines(.findings))]
+    Lint {
+        /// The errors that no exception lifts.
+        findings: Vec<Finding>,
     },
     /// A file was changed after it had been applied.
     #[error("`{file}` was changed after it had been applied to {}", .schemas)]
@@ -180,7 +187,8 @@ impl MigrationError {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Files { .. } => ErrorKind::Invalid,
-            Self::Changed { .. }
+            Self::Lint { .. }
+            | Self::Changed { .. }
             | Self::ChangedHalfway { .. }
             | Self::FileMissing { .. }
             | Self::OutOfOrder { .. }
@@ -196,6 +204,9 @@ impl MigrationError {
         let hint = match self {
             Self::Files { .. } => {
                 "files are named like `0003_add_labels.up.sql` and `0003_add_labels.down.sql`"
+            }
+            Self::Lint { .. } => {
+                "`tenantry migrate lint` says why, and what to write instead; `-- tenantry: allow=<rule> reason=\"…\"` in the file lifts most rules"
             }
             Self::Changed { .. } => {
                 "put the file back as it was, and write the change as a new migration; if the schemas are \
@@ -227,6 +238,10 @@ impl MigrationError {
 
 fn at(line: &Option<usize>) -> String {
     line.map_or_else(String::new, |line| format!(", line {line},"))
+}
+
+fn lines(findings: &[Finding]) -> String {
+    findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  - ")
 }
 
 fn list(problems: &[String]) -> String {

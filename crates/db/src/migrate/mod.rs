@@ -6,11 +6,13 @@
 mod attempt;
 mod batch;
 mod claim;
+mod drift;
 mod error;
 mod event;
 mod fingerprint;
 mod fleet;
 mod ledger;
+pub mod lint;
 mod loss;
 mod new_schema;
 mod outside;
@@ -30,8 +32,10 @@ mod stepwise;
 pub mod template;
 mod tenant;
 mod traveller;
+mod verify;
 mod waves;
 
+pub use drift::{Drift, DriftGroup, DriftedTenant, Expected, drift};
 pub use error::{Loss, MigrationError, Schemas};
 pub use event::Event;
 pub use fingerprint::{Fingerprint, fingerprint};
@@ -47,6 +51,7 @@ pub use status::{
     FleetStatus, PendingFile, Run, SetStatus, TenantBehind, TenantsAtVersion, fleet_status,
     set_status,
 };
+pub use verify::{Verification, VerifyCheck, VerifyStep, verify};
 pub use waves::{InvalidPortion, Portion};
 
 use batch::Batch;

@@ -13,7 +13,9 @@ use super::preflight::plan_back;
 use super::record::{self, Counts, RunLock, RunState, SchemaFailure};
 use super::tenant::{Journey, Route, Standing};
 use super::waves::Portion;
-use super::{AppliedNow, MigrationError, Migrations, SetKind, ledger, preflight, public, standing};
+use super::{
+    AppliedNow, MigrationError, Migrations, SetKind, ledger, lint, preflight, public, standing,
+};
 use crate::config;
 use crate::direct::{AdminDb, begin};
 use crate::error::{Doing, Error};
@@ -150,6 +152,9 @@ impl Rollout<'_> {
         stop: watch::Receiver<Stop>,
         mut events: impl FnMut(Event),
     ) -> Result<RolloutReport, Error> {
+        if matches!(self.options.direction, Direction::Up { .. }) {
+            lint::refuse_errors(&lint::lint(self.migrations))?;
+        }
         let lock = RunLock::take(self.admin).await?;
         if self.options.repair {
             self.repair(&mut events).await?;

@@ -2,6 +2,7 @@
 
 use tokio_postgres::{CancelToken, Client, NoTls};
 
+use super::claim::PREPARE;
 use crate::direct::AdminDb;
 use crate::error::{Doing, Error};
 
@@ -39,7 +40,7 @@ impl Session {
         let session = Self::open(admin).await?;
         session
             .client
-            .batch_execute("SET synchronous_commit = off")
+            .batch_execute(&format!("SET synchronous_commit = off; {PREPARE}"))
             .await
             .doing("prepare a connection for migrations")?;
         let watched = "SET client_connection_check_interval = '500ms'";

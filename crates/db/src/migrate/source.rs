@@ -169,7 +169,7 @@ fn parse_file_name(file: &str) -> Option<FileName<'_>> {
     well_formed.then_some(FileName { version, name, direction })
 }
 
-fn assemble(
+pub(super) fn assemble(
     kind: SetKind,
     place: &str,
     files: Vec<(String, String)>,

@@ -1,7 +1,7 @@
 //! Where tenants stand: read from `public.tenants` alone, in one query for all.
 
-use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
+use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
 use super::rollout::Tenants;
@@ -12,6 +12,16 @@ use crate::error::{Doing, Error};
 pub(super) async fn concerned(
     db: &impl GenericClient,
     route: Route<'_>,
+    tenants: &Tenants,
+) -> Result<Vec<Standing>, Error> {
+    let mut standing = all(db, tenants).await?;
+    standing.retain(|standing| route.concerns(standing));
+    Ok(standing)
+}
+
+/// All tenants that have a schema, or those named, oldest first.
+pub(super) async fn all(
+    db: &impl GenericClient,
     tenants: &Tenants,
 ) -> Result<Vec<Standing>, Error> {
     let only: Option<Vec<Uuid>> = match tenants {
@@ -28,11 +38,11 @@ pub(super) async fn concerned(
         )
         .await
         .doing("read where the tenants stand")?;
-    let standing = rows.iter().map(|row| Standing {
+    let standing = |row: &Row| Standing {
         id: row.get::<_, Uuid>(0).into(),
         subdomain: row.get(1),
         version: row.get(2),
         repeatables: row.get(3),
-    });
-    Ok(standing.filter(|standing| route.concerns(standing)).collect())
+    };
+    Ok(rows.iter().map(standing).collect())
 }

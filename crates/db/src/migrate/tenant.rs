@@ -10,7 +10,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::batch::{BatchError, tenant_path};
-use super::claim::{bytea, claim, claim_down, claim_up, ledger_entry, look_only, unrecord};
+use super::claim::{claim, ledger_entry, look_only, unrecord};
 use super::session::Session;
 use super::stepwise::{self, Stepwise};
 use super::{AppliedNow, Batch, Migration, MigrationError, MigrationSet, loss, outside};
@@ -210,7 +210,7 @@ impl Journey<'_> {
         };
         let mut batch = Batch::new(schema.to_string());
         batch
-            .guard(&claim_up(standing, next.version))
+            .guard(&claim(standing, next.version, None))
             .settings(&self.admin.roles, &tenant_path(schema), limits)
             .ours(&leftovers)
             .script_as(&next.up, &text, limits)
@@ -233,7 +233,7 @@ impl Journey<'_> {
             direction: "up",
             accept_data_loss: true,
             look: look_only(standing),
-            claim: claim_up(standing, next.version),
+            claim: claim(standing, next.version, None),
             record: self.ledger(standing, next),
         };
         file.run(session).await
@@ -246,8 +246,8 @@ impl Journey<'_> {
     async fn repeat(&self, session: &mut Session, standing: &Standing) -> Result<(), StepError> {
         let (schema, limits) = (standing.id.schema(), &self.admin.limits);
         let mut batch = Batch::new(schema.to_string());
-        let digest = bytea(&self.route.set.repeatable_digest());
-        batch.guard(&claim(standing, &format!("repeatable_digest = {digest}"))).settings(
+        let digest = self.route.set.repeatable_digest();
+        batch.guard(&claim(standing, standing.version, Some(&digest))).settings(
             &self.admin.roles,
             &tenant_path(schema),
             limits,
@@ -277,7 +277,7 @@ impl Journey<'_> {
         };
         let reached = set.before(last.version);
         let mut batch = Batch::new(schema.to_string());
-        batch.guard(&claim_down(standing, reached)).settings(
+        batch.guard(&claim(standing, reached, Some(&[]))).settings(
             &self.admin.roles,
             &tenant_path(schema),
             limits,
@@ -324,7 +324,7 @@ impl Journey<'_> {
             direction: "down",
             accept_data_loss,
             look: look_only(standing),
-            claim: claim_down(standing, reached),
+            claim: claim(standing, reached, Some(&[])),
             record: unrecord(standing, reached),
         };
         file.run(session).await?;

@@ -6,6 +6,7 @@ mod attacks;
 mod cancel;
 mod directory;
 mod doctor;
+mod drift;
 mod init;
 mod leaks;
 mod migrate;
@@ -17,6 +18,7 @@ mod rig;
 mod rights;
 mod suspension;
 mod tenant_db;
+mod verify;
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;

@@ -24,7 +24,7 @@ use tenantry_testing::TestDatabase;
 use crate::texts;
 
 /// The built-in files and some more, in a directory.
-fn files(more: &[(&str, &str)]) -> tempfile::TempDir {
+pub(crate) fn files(more: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
     for set in ["public", "tenant"] {
@@ -57,7 +57,7 @@ pub(crate) async fn roll(
 }
 
 /// Takes one tenant to the head of its set.
-async fn migrate_tenant(
+pub(crate) async fn migrate_tenant(
     db: &TestDatabase,
     migrations: &Migrations,
     tenant: TenantId,
@@ -69,7 +69,7 @@ async fn migrate_tenant(
 }
 
 /// Sets a limit of migrations.
-fn limit(db: &mut TestDatabase, key: &str, value: impl Into<toml::Value>) {
+pub(crate) fn limit(db: &mut TestDatabase, key: &str, value: impl Into<toml::Value>) {
     let layers = db.servers().layers(db.name(), "shared").flag("test", key, value);
     db.config = Config::from_layers(layers).unwrap();
     db.admin = AdminDb::new(&db.config).unwrap();

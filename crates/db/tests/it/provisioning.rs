@@ -43,14 +43,15 @@ async fn a_new_tenant_is_whole_and_like_every_other() {
     );
     let expected = fingerprint(&db.reader, acme.schema()).await.unwrap();
     for kind in [
-        "schema owner=",
-        "default acl",
+        "schema: owner",
+        "right on new r of shared_owner: {schema}=arwd",
+        "right on relation users: {schema}=arwd",
         "relation users",
         "column users.email",
         "constraint users.",
-        "index valid=t",
+        "index users.users_created_at_idx",
         "sequence content",
-        "function owner=",
+        "function this_tenant()",
     ] {
         assert!(expected.lines().iter().any(|line| line.starts_with(kind)), "{kind} is missing");
     }

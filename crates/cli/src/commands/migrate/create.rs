@@ -13,7 +13,7 @@ use crate::output::{self, say};
 
 pub(super) fn run(common: &Common, args: &MigrateCreate) -> anyhow::Result<Exit> {
     let config = Config::from_layers(config_file::layers(common)?)?;
-    let configured = config.migrations.dir.clone();
+    let configured = config.migrations.dir;
     let Some(dir) = args.dir.clone().or_else(|| configured.clone()) else {
         return Err(Failure::new(
             Exit::Usage,

@@ -1,9 +1,12 @@
 //! `tenantry migrate`: bringing schemas to a version, and back.
 
 mod create;
+mod drift;
+mod lint;
 mod plan;
 mod rollout;
 mod status;
+mod verify;
 
 use tenantry_db::migrate::{MigrationSet, Migrations, Portion, RolloutOptions, Tenants, Tolerance};
 use tenantry_db::models::tenants;
@@ -15,12 +18,15 @@ use crate::config_file;
 use crate::exit::{Exit, Failure};
 
 pub(super) async fn run(common: &Common, command: &Migrate) -> anyhow::Result<Exit> {
-    if let Migrate::Create(args) = command {
-        return create::run(common, args);
-    }
+    // What concerns files alone needs no configuration of servers.
+    let with_servers = match command {
+        Migrate::Create(args) => return create::run(common, args),
+        Migrate::Lint(args) => return lint::run(common, args),
+        others => others,
+    };
     let config = config_file::load(common)?;
     let migrations = Migrations::load(&config.migrations).map_err(Error::from)?;
-    match command {
+    match with_servers {
         Migrate::Run(args) if args.dry_run => {
             plan::run(common, &config, &migrations, &args.plan).await
         }
@@ -28,7 +34,8 @@ pub(super) async fn run(common: &Common, command: &Migrate) -> anyhow::Result<Ex
         Migrate::Run(args) => rollout::up(common, &config, &migrations, args).await,
         Migrate::Rollback(args) => rollout::down(common, &config, &migrations, args).await,
         Migrate::Status(args) => status::run(common, &config, &migrations, args).await,
-        Migrate::Create(_) => unreachable!("done above, without a configuration of servers"),
+        Migrate::Verify(args) => verify::run(common, &config, &migrations, args).await,
+        Migrate::Create(_) | Migrate::Lint(_) => Ok(Exit::Done),
     }
 }
 

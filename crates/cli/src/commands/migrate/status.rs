@@ -1,9 +1,10 @@
 //! Where the sets and the tenants stand.
 
-use tenantry_db::migrate::{self, FleetStatus, Migrations, Run, TenantsAtVersion};
+use tenantry_db::migrate::{self, FleetStatus, Migrations, Run, Tenants, TenantsAtVersion};
 use tenantry_db::models::tenants;
 use tenantry_db::{Config, ReaderDb, TenantRef};
 
+use super::drift::{self, WithDrift};
 use super::rollout::failure_text;
 use crate::args::{Common, MigrateStatus};
 use crate::exit::Exit;
@@ -17,10 +18,15 @@ pub(super) async fn run(
 ) -> anyhow::Result<Exit> {
     let reader = ReaderDb::new(config)?;
     if let Some(tenant) = &args.tenant {
-        return tenant_status(common, &reader, migrations, tenant).await;
+        return tenant_status(common, config, &reader, migrations, (tenant, args.drift)).await;
     }
-    let fleet = migrate::fleet_status(&reader, migrations).await?;
-    output::data(common.output, &fleet, fleet_text)?;
+    let status = migrate::fleet_status(&reader, migrations).await?;
+    let drift = match args.drift {
+        true => Some(drift::look(config, &reader, migrations, &Tenants::All).await?),
+        false => None,
+    };
+    let status = WithDrift { status, drift };
+    output::data(common.output, &status, |all| fleet_text(&all.status) + &all.drift_text())?;
     Ok(Exit::Done)
 }
 
@@ -70,20 +76,30 @@ fn run_text(run: &Run) -> String {
 
 async fn tenant_status(
     common: &Common,
+    config: &Config,
     reader: &ReaderDb,
     migrations: &Migrations,
-    tenant: &TenantRef,
+    (tenant, drift): (&TenantRef, bool),
 ) -> anyhow::Result<Exit> {
     let tenant = tenants::get_tenant(reader, tenant).await?;
     let status =
         migrate::set_status(reader, &migrations.tenant, &tenant.schema().to_string()).await?;
-    output::data(common.output, &status, |status| {
+    let drift = match drift {
+        true => {
+            let only = Tenants::Only(vec![tenant.id]);
+            Some(drift::look(config, reader, migrations, &only).await?)
+        }
+        false => None,
+    };
+    let status = WithDrift { status, drift };
+    output::data(common.output, &status, |all| {
+        let status = &all.status;
         let mut text =
             format!("{}: version {} of {}\n", tenant.schema(), status.applied, status.head);
         for pending in &status.pending {
             text += &format!("  pending: `{}`\n", pending.file);
         }
-        text
+        text + &all.drift_text()
     })?;
     Ok(Exit::Done)
 }
