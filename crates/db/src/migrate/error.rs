@@ -91,7 +91,8 @@ pub enum MigrationError {
         /// Who has that version, and lacks this one.
         schemas: Schemas,
     },
-    /// A statement of a file failed. Nothing of the file was applied.
+    /// A statement of a file failed. Nothing of the file was applied; of one that runs outside a
+    /// transaction, nothing from that statement on.
     #[error("`{file}`{} failed in `{schema}` ({sqlstate})", at(.line))]
     Failed {
         /// The file.
@@ -226,7 +227,10 @@ impl MigrationError {
                 "is this program, or `migrations.dir`, older than the database? Use the version that applied it"
             }
             Self::OutOfOrder { .. } => "give the file a version above all applied ones",
-            Self::Failed { .. } => "nothing of this file was applied: mend it, then run again",
+            Self::Failed { .. } => {
+                "nothing of this file was applied, or, outside a transaction, nothing from this statement \
+                 on: mend it, then run again"
+            }
         };
         Some(hint.to_owned())
     }
