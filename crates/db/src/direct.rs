@@ -21,6 +21,8 @@ use crate::roles::RolePrefix;
 #[derive(Debug, Clone)]
 pub struct AdminDb {
     pool: DirectPool,
+    server: tokio_postgres::Config,
+    connect_timeout: Duration,
     pub(crate) roles: RolePrefix,
     pub(crate) limits: config::Migrations,
     pub(crate) settle_timeout: Duration,
@@ -32,13 +34,16 @@ impl AdminDb {
     /// # Errors
     /// [`Error::Config`] if `database.direct_url` is not set.
     pub fn new(config: &Config) -> Result<Self, Error> {
+        let server = config.database.direct()?.clone();
         let pool = DirectPool::new(
-            config.database.direct()?.clone(),
+            server.clone(),
             &config.database,
             config.database.direct_connections,
         );
         Ok(Self {
             pool,
+            server,
+            connect_timeout: config.database.connect_timeout,
             roles: config.roles.clone(),
             limits: config.migrations.clone(),
             settle_timeout: config.lanes.settle_timeout,
@@ -47,6 +52,11 @@ impl AdminDb {
 
     pub(crate) async fn connection(&self) -> Result<Object, Error> {
         self.pool.connection().await
+    }
+
+    /// A session of its own, for what outlives a transaction. It ends when the client is dropped.
+    pub(crate) async fn session(&self) -> Result<Client, Error> {
+        connect_once(&self.server, self.connect_timeout).await
     }
 }
 

@@ -18,7 +18,7 @@ use crate::roles::RolePrefix;
 use crate::secret::{LaneSecret, Secret};
 
 pub use layers::{DEFAULTS, Layers};
-pub use read::Reader;
+pub use read::{Reader, parse_retention};
 
 /// All settings of an installation.
 #[derive(Debug, Clone)]
@@ -33,6 +33,8 @@ pub struct Config {
     pub tiers: BTreeMap<String, Tier>,
     /// Rules for new tenants.
     pub tenants: Tenants,
+    /// How tenants are purged.
+    pub erasure: Erasure,
     /// How tenants are looked up.
     pub directory: Directory,
     /// Where migrations come from, and their limits.
@@ -84,6 +86,8 @@ pub struct Tier {
     pub statement_timeout: Duration,
     /// How long a transaction may stay open without a statement.
     pub idle_timeout: Duration,
+    /// How long a deleted tenant can be restored, where the tier says so.
+    pub retention: Option<Duration>,
 }
 
 /// How tenants are looked up.
@@ -104,6 +108,19 @@ pub struct Tenants {
     pub default_tier: String,
     /// Subdomains that nobody may take, beyond the built-in ones.
     pub reserved_subdomains: Vec<String>,
+    /// How long a deleted tenant can be restored, where its tier does not say.
+    pub retention: Duration,
+}
+
+/// How tenants are purged.
+#[derive(Debug, Clone)]
+pub struct Erasure {
+    /// Where the erasure ledger lies. Without it, nothing is purged.
+    pub ledger_dir: Option<PathBuf>,
+    /// How often to look for tenants that are due.
+    pub check_every: Duration,
+    /// How many purges the service begins within an hour.
+    pub max_per_hour: u16,
 }
 
 /// Where migrations come from, and their limits.
@@ -144,6 +161,11 @@ impl Config {
         Reader::run(&self.layers, read)
     }
 
+    /// How long a deleted tenant of this tier can be restored.
+    pub fn retention(&self, tier: &str) -> Duration {
+        self.tiers.get(tier).and_then(|tier| tier.retention).unwrap_or(self.tenants.retention)
+    }
+
     /// Every setting in effect as TOML, secrets hidden.
     pub fn show(&self) -> String {
         show::text(&self.layers)
@@ -161,6 +183,7 @@ impl Config {
             ("database.url", self.database.url.is_none()),
             ("database.direct_url", self.database.direct_url.is_none()),
             ("lanes.secret", self.lanes.secret.is_none()),
+            ("erasure.ledger_dir", self.erasure.ledger_dir.is_none()),
         ] {
             if missing {
                 remarks
@@ -288,7 +311,8 @@ mod tests {
         assert_eq!((config.lanes.count, config.lanes.pool_size), (4, 12));
         assert_eq!(config.tiers["enterprise"].slots, 10);
         assert_eq!(config.database.connect_timeout, Duration::from_secs(30));
-        assert_eq!(config.remarks().len(), 3);
+        assert_eq!(config.remarks().len(), 4);
+        assert_eq!(config.retention("pro"), Duration::from_secs(30 * 86_400));
     }
 
     #[test]
@@ -316,6 +340,18 @@ mod tests {
     fn both_rules_on_lanes_are_checked() {
         insta::assert_snapshot!(problems("[lanes]\ncount = 8"), @"`lanes.count` × `lanes.pool_size` = 8 × 12 = 96 is over the budget `lanes.server_connections` = 48: lower one of the first two or raise the budget");
         insta::assert_snapshot!(problems("[lanes]\npool_size = 10"), @"`tiers.enterprise.slots` = 10 must be below `lanes.pool_size` = 10: otherwise one tenant can fill its lane");
+    }
+
+    #[test]
+    fn retention_may_be_nothing_and_days_have_24_hours() {
+        let text = "[tenants]\nretention = \"2weeks\"\n[tiers.pro]\nretention = \"0s\"\n[tiers.own]";
+        let config = Config::from_layers(file(text).1).unwrap();
+        let days = |tier| config.retention(tier).as_secs() / 86_400;
+        assert_eq!((days("free"), days("pro"), days("own"), days("gone")), (14, 0, 14, 14));
+        for wrong in ["soon", "-1s", "11years", "1month"] {
+            let problem = problems(&format!("[tenants]\nretention = \"{wrong}\""));
+            assert!(problem.contains("such as \"30days\""), "{wrong}: {problem}");
+        }
     }
 
     #[test]

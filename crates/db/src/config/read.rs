@@ -5,10 +5,10 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 use toml::Value;
 
-use super::{Config, Database, Directory, Init, Lanes, Layers, Migrations, Tenants, Tier};
+use super::{Config, Database, Directory, Erasure, Init, Lanes, Layers, Migrations, Tenants, Tier};
 use crate::error::Error;
 use crate::ids::LaneId;
 use crate::roles::RolePrefix;
@@ -27,6 +27,12 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, Error> {
     let tenants = Tenants {
         default_tier: reader.text("tenants.default_tier"),
         reserved_subdomains: reader.list("tenants.reserved_subdomains"),
+        retention: reader.retention("tenants.retention").unwrap_or_default(),
+    };
+    let erasure = Erasure {
+        ledger_dir: reader.path("erasure.ledger_dir"),
+        check_every: reader.duration("erasure.check_every"),
+        max_per_hour: reader.integer("erasure.max_per_hour", 1..=10_000),
     };
     let directory = Directory {
         ttl: reader.duration("directory.ttl"),
@@ -53,6 +59,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, Error> {
             lanes,
             tiers,
             tenants,
+            erasure,
             directory,
             migrations,
             init,
@@ -104,6 +111,7 @@ fn tiers(reader: &mut Reader<'_>) -> BTreeMap<String, Tier> {
                 slot_timeout: reader.duration(&key("slot_timeout")),
                 statement_timeout: reader.duration(&key("statement_timeout")),
                 idle_timeout: reader.duration(&key("idle_timeout")),
+                retention: reader.optional_retention(&key("retention")),
             };
             (name, tier)
         })
@@ -149,6 +157,24 @@ fn tier_rules(problems: &mut Vec<String>, tiers: &BTreeMap<String, Tier>, tenant
             known.join(", ")
         ));
     }
+}
+
+/// Reads how long a deleted tenant can be restored, as in «30days». Nothing is long enough as well: a
+/// person's right to erasure does not wait.
+///
+/// # Errors
+/// The rule that the text breaks, as it follows the value's name.
+pub fn parse_retention(text: &str) -> Result<Duration, String> {
+    const MAX: SignedDuration = SignedDuration::from_hours(10 * 366 * 24);
+    // A month has no fixed length, so none is taken.
+    let parsed = text.parse::<Span>().ok().filter(|s| s.get_months() == 0 && s.get_years() == 0);
+    parsed
+        .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok())
+        .filter(|duration| *duration <= MAX)
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .ok_or_else(|| {
+            "takes a duration from \"0s\" to ten years such as \"30days\" or \"12h\"".to_owned()
+        })
 }
 
 /// Reads settings one by one and goes on after a bad one, so that all problems come at once. What
@@ -242,6 +268,17 @@ impl Reader<'_> {
                 Duration::from_secs(1)
             }
         }
+    }
+
+    /// A retention; none for a bad one.
+    fn retention(&mut self, key: &str) -> Option<Duration> {
+        let text = self.text(key);
+        parse_retention(&text).map_err(|rule| self.problem(key, &rule)).ok()
+    }
+
+    /// A retention that may be empty.
+    fn optional_retention(&mut self, key: &str) -> Option<Duration> {
+        if self.text(key).is_empty() { None } else { self.retention(key) }
     }
 
     /// A path; none if it is empty.

@@ -22,6 +22,8 @@ const PUBLIC: &[(&str, &str)] = embedded!("public":
     "0003_seed_reference_data.down.sql",
     "0004_announce_tenant_changes.up.sql",
     "0004_announce_tenant_changes.down.sql",
+    "0008_record_purges.up.sql",
+    "0008_record_purges.down.sql",
 );
 
 const TENANT: &[(&str, &str)] = embedded!("tenant":

@@ -32,7 +32,13 @@ pub(crate) enum Action {
     Suspended,
     Resumed,
     Moved,
-    SchemaDeleted,
+    Deleted,
+    Restored,
+    Held,
+    Unheld,
+    PurgeBegun,
+    PurgeWithdrawn,
+    Purged,
 }
 
 impl Action {
@@ -42,7 +48,13 @@ impl Action {
             Self::Suspended => "tenant.suspended",
             Self::Resumed => "tenant.resumed",
             Self::Moved => "tenant.moved",
-            Self::SchemaDeleted => "tenant.schema_deleted",
+            Self::Deleted => "tenant.deleted",
+            Self::Restored => "tenant.restored",
+            Self::Held => "tenant.held",
+            Self::Unheld => "tenant.unheld",
+            Self::PurgeBegun => "tenant.purge_begun",
+            Self::PurgeWithdrawn => "tenant.purge_withdrawn",
+            Self::Purged => "tenant.purged",
         }
     }
 }
