@@ -35,11 +35,8 @@ impl AdminDb {
     /// [`Error::Config`] if `database.direct_url` is not set.
     pub fn new(config: &Config) -> Result<Self, Error> {
         let server = config.database.direct()?.clone();
-        let pool = DirectPool::new(
-            server.clone(),
-            &config.database,
-            config.database.direct_connections,
-        );
+        let pool =
+            DirectPool::new(server.clone(), &config.database, config.database.direct_connections);
         Ok(Self {
             pool,
             server,

@@ -344,7 +344,8 @@ mod tests {
 
     #[test]
     fn retention_may_be_nothing_and_days_have_24_hours() {
-        let text = "[tenants]\nretention = \"2weeks\"\n[tiers.pro]\nretention = \"0s\"\n[tiers.own]";
+        let text =
+            "[tenants]\nretention = \"2weeks\"\n[tiers.pro]\nretention = \"0s\"\n[tiers.own]";
         let config = Config::from_layers(file(text).1).unwrap();
         let days = |tier| config.retention(tier).as_secs() / 86_400;
         assert_eq!((days("free"), days("pro"), days("own"), days("gone")), (14, 0, 14, 14));

@@ -142,7 +142,9 @@ impl ErasureError {
                 "in each database named, as a superuser: `REVOKE` or `REASSIGN OWNED BY … TO …`; the purge \
                  goes on at the next try"
             }
-            Self::Left { .. } => "see docs/runbooks/purge.md before anybody repairs a catalog by hand",
+            Self::Left { .. } => {
+                "see docs/runbooks/purge.md before anybody repairs a catalog by hand"
+            }
             Self::OldControlFunctions => "run `tenantry init` again, with this version",
             Self::Ledger { .. } => {
                 "`erasure.ledger_dir` names its directory, which must exist and be writable for this program; \

@@ -79,10 +79,7 @@ async fn delete_restore_and_delete_again() {
     let deleted = delete(&db, &acme).await;
     // The same answer, and no second record.
     let again = delete(&db, &acme).await;
-    assert_eq!(
-        (again.deleted_at, again.purge_after),
-        (deleted.deleted_at, deleted.purge_after)
-    );
+    assert_eq!((again.deleted_at, again.purge_after), (deleted.deleted_at, deleted.purge_after));
     let taken = db.create("acme").await.unwrap_err();
     assert!(matches!(taken, Error::SubdomainTaken(_)), "{taken}");
     for _ in 0..2 {
@@ -100,13 +97,7 @@ async fn delete_restore_and_delete_again() {
     let actions = "SELECT action FROM public.audit_log ORDER BY id";
     assert_eq!(
         texts(&db.superuser().await, actions).await,
-        [
-            "tenant.created",
-            "tenant.deleted",
-            "tenant.restored",
-            "tenant.deleted",
-            "tenant.deleted"
-        ]
+        ["tenant.created", "tenant.deleted", "tenant.restored", "tenant.deleted", "tenant.deleted"]
     );
 }
 
@@ -140,14 +131,9 @@ async fn the_retention_is_the_requests_the_tiers_or_the_common_one() {
         ("c", "pro", Some(Duration::from_secs(86_400)), 1),
         ("d", "free", Some(Duration::ZERO), 0),
     ] {
-        let new = lifecycle::NewTenant::new(
-            &db.config,
-            name,
-            name,
-            Some(tier),
-            serde_json::Map::new(),
-        )
-        .unwrap();
+        let new =
+            lifecycle::NewTenant::new(&db.config, name, name, Some(tier), serde_json::Map::new())
+                .unwrap();
         let tenant =
             lifecycle::create_tenant(&db.admin, &db.migrations, &new, &db.actor()).await.unwrap();
         let deleted = try_delete(&db, tenant.id, Some(name), retention).await.unwrap();
@@ -160,21 +146,17 @@ async fn without_its_subdomain_nothing_happens() {
     let db = TestDatabase::new().await;
     let (acme, _) = (db.tenant("acme").await, db.tenant("globex").await);
     for confirm in [None, Some(""), Some("globex"), Some("ACME"), Some("acme ")] {
-        for error in [
-            try_delete(&db, acme.id, confirm, None).await.unwrap_err(),
-            {
-                let superuser = db.superuser().await;
-                let set = "UPDATE public.tenants SET status = 'deleted', deleted_at = now(), purge_after = now() WHERE subdomain = 'acme'";
-                superuser.batch_execute(set).await.unwrap();
-                let authority = Authority::Confirmed { confirm, now: true };
-                let purged = purge_tenant(
-                    &db.admin, &db.ledger(), acme.id, authority, &db.actor(), |_| {},
-                )
-                .await;
-                restore_tenant(&db.admin, acme.id, &db.actor()).await.unwrap();
-                purged.unwrap_err()
-            },
-        ] {
+        for error in [try_delete(&db, acme.id, confirm, None).await.unwrap_err(), {
+            let superuser = db.superuser().await;
+            let set = "UPDATE public.tenants SET status = 'deleted', deleted_at = now(), purge_after = now() WHERE subdomain = 'acme'";
+            superuser.batch_execute(set).await.unwrap();
+            let authority = Authority::Confirmed { confirm, now: true };
+            let purged =
+                purge_tenant(&db.admin, &db.ledger(), acme.id, authority, &db.actor(), |_| {})
+                    .await;
+            restore_tenant(&db.admin, acme.id, &db.actor()).await.unwrap();
+            purged.unwrap_err()
+        }] {
             assert!(
                 matches!(error, Error::Erasure(ErasureError::ConfirmationRequired(_))),
                 "{confirm:?}: {error}"

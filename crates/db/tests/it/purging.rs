@@ -81,7 +81,7 @@ async fn everything_of_the_tenant_goes_and_nothing_of_others() {
              CREATE FUNCTION f(int, mood) RETURNS int LANGUAGE sql AS 'SELECT 1';
              CREATE FUNCTION step(int, int) RETURNS int LANGUAGE sql AS 'SELECT 1';
              CREATE PROCEDURE p() LANGUAGE sql AS ''; CREATE AGGREGATE agg(int) (SFUNC = step, STYPE = int);
-             CREATE AGGREGATE none(*) (SFUNC = int8inc, STYPE = int8, INITCOND = '0');
+             CREATE AGGREGATE counted(*) (SFUNC = int8inc, STYPE = int8, INITCOND = '0');
              CREATE FUNCTION tf() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
              CREATE TRIGGER t BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION tf();
              CREATE OPERATOR === (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq);
@@ -123,7 +123,8 @@ async fn everything_of_the_tenant_goes_and_nothing_of_others() {
     assert_eq!(report.ledger_sequence, Some(1));
     let tombstone = get_tenant(&db.reader, &TenantRef::Id(acme.id)).await.unwrap();
     assert_eq!(tombstone.status, Status::Purged);
-    let audit = "SELECT action || details FROM public.audit_log WHERE action LIKE '%purge%' ORDER BY id";
+    let audit =
+        "SELECT action || details FROM public.audit_log WHERE action LIKE '%purge%' ORDER BY id";
     assert_eq!(
         texts(&superuser, audit).await,
         ["tenant.purge_begun{\"now\": true}", "tenant.purged{}"]
@@ -198,7 +199,15 @@ async fn once_begun_it_can_not_be_restored_and_anybody_goes_on() {
     continue_purge(&db.admin, &db.ledger(), acme.id, &db.actor(), |p| said.push(p.to_string()))
         .await
         .unwrap();
-    insta::assert_snapshot!(said.join("\n"), @"");
+    insta::assert_snapshot!(said.join("\n"), @r"
+    entered in the erasure ledger
+    frozen: nobody can add anything
+    9 objects dropped
+    10 objects dropped
+    schema dropped, with 10 objects
+    role dropped, with 0 large objects
+    nothing is left
+    ");
     assert_gone(&db, &db.superuser().await, &acme).await;
 }
 

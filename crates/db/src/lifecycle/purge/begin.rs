@@ -13,9 +13,9 @@ use crate::error::{Doing, Error};
 use crate::lifecycle::ErasureError;
 use crate::lifecycle::delete::require_confirmation;
 use crate::models::audit::{self, Action, Actor};
-use crate::models::tenants::{self, Status, Tenant};
 use crate::models::deletion;
 use crate::models::purges::{self, Step};
+use crate::models::tenants::{self, Status, Tenant};
 
 /// By what right a purge begins.
 #[derive(Debug, Clone, Copy)]

@@ -22,7 +22,9 @@ impl fmt::Display for Blocker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pid, name, state, since } = self;
         match pid {
-            Some(pid) => write!(f, "pid {pid} of `{name}` ({state}, its transaction is open since {since})"),
+            Some(pid) => {
+                write!(f, "pid {pid} of `{name}` ({state}, its transaction is open since {since})")
+            }
             None => write!(f, "the prepared transaction `{name}` (since {since})"),
         }
     }

@@ -14,13 +14,13 @@ use crate::error::{Doing, Error};
 use crate::ids::TenantId;
 use crate::lifecycle::ErasureError;
 use crate::models::audit::{self, Action, Actor};
-use crate::models::purges::{self, Step};
 use crate::models::deletion;
+use crate::models::purges::{self, Step};
 
 pub(super) async fn finish(
     session: &mut PurgeSession<'_>,
     actor: &Actor,
-    progress: &mut dyn FnMut(&PurgeProgress),
+    progress: &mut (dyn FnMut(&PurgeProgress) + Send),
 ) -> Result<(), Error> {
     let started = Instant::now();
     let tenant = session.tenant;
@@ -82,6 +82,8 @@ async fn dangling(tx: &impl GenericClient, schemas: &[u32]) -> Result<Vec<String
     Ok(rows
         .iter()
         .filter(|row| row.get::<_, i64>(1) > 0)
-        .map(|row| format!("{} rows in the catalog `{}`", row.get::<_, i64>(1), row.get::<_, &str>(0)))
+        .map(|row| {
+            format!("{} rows in the catalog `{}`", row.get::<_, i64>(1), row.get::<_, &str>(0))
+        })
         .collect())
 }

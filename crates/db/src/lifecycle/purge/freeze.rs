@@ -75,11 +75,7 @@ async fn close(
                AND NOT pg_has_role(r.oid, n.nspowner, 'MEMBER')
                AND NOT pg_has_role(r.oid, $3::text::regrole, 'MEMBER')
              ORDER BY 1",
-            &[
-                (&schema, Type::TEXT),
-                (&copies, Type::TEXT),
-                (&admin.roles.owner(), Type::TEXT),
-            ],
+            &[(&schema, Type::TEXT), (&copies, Type::TEXT), (&admin.roles.owner(), Type::TEXT)],
         )
         .await
         .doing("look who could add to the tenant's schemas")?;
@@ -141,15 +137,16 @@ async fn wait(session: &PurgeSession<'_>, schema: &str, copies: &str) -> Result<
     let deadline = tokio::time::Instant::now() + session.admin.settle_timeout;
     loop {
         let now = blockers::that_could_create(&session.client, &owner).await?;
-        let left: Vec<&Blocker> =
-            older.iter().filter(|blocker| now.contains(blocker)).collect();
+        let left: Vec<&Blocker> = older.iter().filter(|blocker| now.contains(blocker)).collect();
         if left.is_empty() {
             return Ok(());
         }
         if tokio::time::Instant::now() >= deadline {
             let mut by: Vec<String> = left.iter().map(ToString::to_string).collect();
             let holders = blockers::that_hold_locks(&session.client, schema, copies).await?;
-            by.extend(holders.iter().filter(|holder| !left.contains(holder)).map(ToString::to_string));
+            by.extend(
+                holders.iter().filter(|holder| !left.contains(holder)).map(ToString::to_string),
+            );
             return Err(ErasureError::Blocked { tenant: session.tenant, by }.into());
         }
         tokio::time::sleep(PAUSE).await;

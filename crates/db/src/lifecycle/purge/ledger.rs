@@ -117,7 +117,9 @@ impl ErasureLedger {
         let content = read(&file, &path)?;
         if content.torn_bytes > 0 {
             tracing::warn!(bytes = content.torn_bytes, "cut off the rest of an unfinished entry");
-            file.set_len(content.whole_bytes).and_then(|()| file.sync_all()).map_err(fail("mend"))?;
+            file.set_len(content.whole_bytes)
+                .and_then(|()| file.sync_all())
+                .map_err(fail("mend"))?;
         }
         Ok(Some(OpenLedger { file, path, dir: self.dir.clone(), content }))
     }

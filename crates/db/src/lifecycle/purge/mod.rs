@@ -68,7 +68,7 @@ pub async fn continue_purge(
     ledger: &ErasureLedger,
     tenant: TenantId,
     actor: &Actor,
-    mut progress: impl FnMut(&PurgeProgress),
+    mut progress: impl FnMut(&PurgeProgress) + Send,
 ) -> Result<PurgeReport, Error> {
     let mut session = PurgeSession::open(admin, tenant).await?;
     go_on(&mut session, ledger, actor, &mut progress).await
@@ -84,7 +84,7 @@ pub async fn purge_tenant(
     tenant: TenantId,
     authority: Authority<'_>,
     actor: &Actor,
-    mut progress: impl FnMut(&PurgeProgress),
+    mut progress: impl FnMut(&PurgeProgress) + Send,
 ) -> Result<PurgeReport, Error> {
     let mut session = PurgeSession::open(admin, tenant).await?;
     begin::begin(&mut session, ledger, authority, actor).await?;
@@ -95,7 +95,7 @@ async fn go_on(
     session: &mut PurgeSession<'_>,
     ledger: &ErasureLedger,
     actor: &Actor,
-    progress: &mut dyn FnMut(&PurgeProgress),
+    progress: &mut (dyn FnMut(&PurgeProgress) + Send),
 ) -> Result<PurgeReport, Error> {
     let gone_on = steps(session, ledger, actor, progress).await;
     if let Err(error) = &gone_on {
@@ -108,7 +108,7 @@ async fn steps(
     session: &mut PurgeSession<'_>,
     ledger: &ErasureLedger,
     actor: &Actor,
-    progress: &mut dyn FnMut(&PurgeProgress),
+    progress: &mut (dyn FnMut(&PurgeProgress) + Send),
 ) -> Result<PurgeReport, Error> {
     let started = Instant::now();
     let reached = begin::require_entry(session, ledger, actor).await?;
@@ -135,7 +135,7 @@ impl PurgeSession<'_> {
         step: Step,
         started: Instant,
         count: u64,
-        progress: &mut dyn FnMut(&PurgeProgress),
+        progress: &mut (dyn FnMut(&PurgeProgress) + Send),
     ) -> Result<(), Error> {
         let took = started.elapsed();
         if self.reached < Some(step) {

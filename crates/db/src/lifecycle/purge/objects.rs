@@ -4,9 +4,9 @@
 //! would fill the server's lock table, and others would fail. Refuses to drop what other schemas rest on,
 //! since CASCADE would take that, too.
 
+use tokio_postgres::Transaction;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
-use tokio_postgres::Transaction;
 
 use super::blockers;
 use super::report::PurgeProgress;
@@ -21,7 +21,7 @@ const OBJECTS_PER_BATCH: i64 = 200;
 /// Yields how many objects were dropped, schemas aside.
 pub(super) async fn drop_all(
     session: &mut PurgeSession<'_>,
-    progress: &mut dyn FnMut(&PurgeProgress),
+    progress: &mut (dyn FnMut(&PurgeProgress) + Send),
 ) -> Result<u64, Error> {
     require_nothing_outside(session).await?;
     let mut dropped = 0;
@@ -115,10 +115,7 @@ async fn require_nothing_outside(session: &PurgeSession<'_>) -> Result<(), Error
     let (schema, copies) = session.names();
     let rows = session
         .client
-        .query_typed(
-            include_str!("outside.sql"),
-            &[(&schema, Type::TEXT), (&copies, Type::TEXT)],
-        )
+        .query_typed(include_str!("outside.sql"), &[(&schema, Type::TEXT), (&copies, Type::TEXT)])
         .await
         .doing("look what rests on the tenant's objects")?;
     if rows.is_empty() {

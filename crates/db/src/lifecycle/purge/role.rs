@@ -14,6 +14,7 @@ const LARGE_OBJECTS_PER_BATCH: i32 = 500;
 pub(super) async fn drop_role(session: &mut PurgeSession<'_>) -> Result<u64, Error> {
     let (tenant, control) = (session.tenant, session.admin.roles.control_schema().to_owned());
     let role = tenant.schema().to_string();
+    take_rights(session, &role).await?;
     let mut unlinked = 0;
     loop {
         let tx = session.begin_dropping().await?;
@@ -45,6 +46,23 @@ pub(super) async fn drop_role(session: &mut PurgeSession<'_>) -> Result<u64, Err
         tx.commit().await.doing("commit the drop of large objects")?;
         unlinked += u64::from(batch.unsigned_abs());
     }
+}
+
+/// Takes what somebody gave the role by hand, against the rule that it has nothing outside of its schema.
+async fn take_rights(session: &mut PurgeSession<'_>, role: &str) -> Result<(), Error> {
+    let owner = session.admin.roles.owner();
+    let tx = session.begin_dropping().await?;
+    let statements = tx
+        .query_typed(include_str!("rights.sql"), &[(&role, Type::TEXT), (&owner, Type::TEXT)])
+        .await
+        .doing("look for rights of the tenant's role")?;
+    if statements.is_empty() {
+        return Ok(());
+    }
+    let mut texts = vec![format!("SET LOCAL ROLE {owner}")];
+    texts.extend(statements.iter().map(|row| row.get(0)));
+    tx.batch_execute(&texts.join("; ")).await.doing("take rights from the tenant's role")?;
+    tx.commit().await.doing("commit the loss of rights")
 }
 
 fn of_control(source: tokio_postgres::Error) -> Error {

@@ -45,7 +45,8 @@ pub async fn rewrite_statistics(admin: &AdminDb) -> Result<u64, Error> {
             done => done.doing("write the statistics anew")?,
         }
         if file(&session, catalog).await? == before {
-            let problem = format!("`{catalog}` was not written anew, though the server did not refuse");
+            let problem =
+                format!("`{catalog}` was not written anew, though the server did not refuse");
             return Err(Error::UnsuitableServer(problem));
         }
     }
@@ -56,9 +57,7 @@ pub async fn rewrite_statistics(admin: &AdminDb) -> Result<u64, Error> {
 /// The number of the file that the catalog lies in.
 async fn file(session: &Client, catalog: &str) -> Result<u32, Error> {
     let statement = format!("SELECT pg_relation_filenode('{catalog}')");
-    let row = session
-        .query_typed_one(&statement, &[])
-        .await
-        .doing("look where the statistics lie")?;
+    let row =
+        session.query_typed_one(&statement, &[]).await.doing("look where the statistics lie")?;
     Ok(row.get(0))
 }
