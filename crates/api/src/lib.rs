@@ -47,6 +47,8 @@ pub async fn serve(
     let mut beside = JoinSet::new();
     beside.spawn(state.upkeep());
     beside.spawn(async move { directory.follow().await });
+    let installation = state.installation().clone();
+    beside.spawn(async move { tenantry_db::lifecycle::run_due_purges(&installation).await });
     let metrics = state.metrics().clone();
     server::run(listener, router(state), &http, &metrics, shutdown).await;
     Ok(())
