@@ -127,7 +127,7 @@ pub(super) fn print(common: &Common, tenant: &Row) -> anyhow::Result<()> {
 }
 
 fn details(tenant: &Row) -> String {
-    let line = |label: &str, value: &str| format!("{label:<16} {value}\n");
+    let line = |label: &str, value: &str| format!("{label:<15} {value}\n");
     let mut text = line("id", &tenant.id.to_string());
     text += &line("name", &tenant.name);
     text += &line("subdomain", tenant.subdomain.as_deref().unwrap_or("-"));
@@ -141,7 +141,7 @@ fn details(tenant: &Row) -> String {
     }
     for (label, at) in [
         ("deleted", tenant.deleted_at),
-        ("restorable until", tenant.purge_after.filter(|_| tenant.status == Status::Deleted)),
+        ("restore until", tenant.purge_after.filter(|_| tenant.status == Status::Deleted)),
         ("purged", tenant.purged_at),
     ] {
         if let Some(at) = at {
