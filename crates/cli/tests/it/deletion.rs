@@ -74,23 +74,8 @@ async fn a_tenant_is_deleted_restored_held_and_purged() {
     assert_eq!(code(&["tenant", "create", "--name", "A", "--subdomain", "acme"]).0, 0);
 }
 
-/// The program is killed while the server is at a step of it. The server may finish that step on its own;
-/// whoever comes next does the rest.
-#[tokio::test]
-async fn a_purge_that_is_killed_anywhere_is_finished_by_the_next_one() {
-    let db = TestDatabase::new().await;
-    let dir = installation(&db);
-    let (holder, observer) = (db.superuser().await, db.superuser().await);
-    holder
-        .batch_execute(
-            "CREATE FUNCTION public.stop() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
-                 $$ BEGIN PERFORM pg_advisory_lock_shared(7); PERFORM pg_advisory_unlock_shared(7); RETURN NULL; END $$;
-             CREATE FUNCTION public.ddl_stop() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER AS
-                 $$ BEGIN PERFORM pg_advisory_lock_shared(7); PERFORM pg_advisory_unlock_shared(7); END $$;
-             GRANT EXECUTE ON FUNCTION public.stop(), public.ddl_stop() TO PUBLIC",
-        )
-        .await
-        .unwrap();
+/// Each with what arms and what disarms it.
+fn stops() -> [(String, String); 9] {
     let row = |condition: &str| {
         let table = if condition.contains("status") { "tenants" } else { "purges" };
         (
@@ -108,8 +93,7 @@ async fn a_purge_that_is_killed_anywhere_is_finished_by_the_next_one() {
             "DROP EVENT TRIGGER stop".to_owned(),
         )
     };
-    let waiting = "SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'";
-    for (n, (arm, disarm)) in [
+    [
         row("NEW.status = 'purging'"),
         row("NEW.step = 'recorded'"),
         ddl("ALTER SCHEMA"),
@@ -120,9 +104,27 @@ async fn a_purge_that_is_killed_anywhere_is_finished_by_the_next_one() {
         row("NEW.step = 'role_dropped'"),
         row("NEW.status = 'purged'"),
     ]
-    .into_iter()
-    .enumerate()
-    {
+}
+
+/// The program is killed while the server is at a step of it. The server may finish that step on its own;
+/// whoever comes next does the rest.
+#[tokio::test]
+async fn a_purge_that_is_killed_anywhere_is_finished_by_the_next_one() {
+    let db = TestDatabase::new().await;
+    let dir = installation(&db);
+    let (holder, observer) = (db.superuser().await, db.superuser().await);
+    holder
+        .batch_execute(
+            "CREATE FUNCTION public.stop() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+                 $$ BEGIN PERFORM pg_advisory_lock_shared(7); PERFORM pg_advisory_unlock_shared(7); RETURN NULL; END $$;
+             CREATE FUNCTION public.ddl_stop() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER AS
+                 $$ BEGIN PERFORM pg_advisory_lock_shared(7); PERFORM pg_advisory_unlock_shared(7); END $$;
+             GRANT EXECUTE ON FUNCTION public.stop(), public.ddl_stop() TO PUBLIC",
+        )
+        .await
+        .unwrap();
+    let waiting = "SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'";
+    for (n, (arm, disarm)) in stops().into_iter().enumerate() {
         let name = format!("t{n}");
         let tenant = db.tenant(&name).await;
         assert_eq!(run(dir.path(), &["tenant", "delete", &name, "--confirm", &name]).code, 0);
