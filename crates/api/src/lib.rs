@@ -55,7 +55,7 @@ pub async fn serve(
 }
 
 /// The service without a socket: for tests, or to be nested in a service of one's own, which then runs
-/// [`ApiState::upkeep`] beside it.
+/// [`ApiState::upkeep`] beside it, and [`tenantry_db::lifecycle::run_due_purges`] if it shall purge.
 pub fn router(state: ApiState) -> Router {
     let edge = middleware::edge::Edge::new(&state);
     middleware::edge::around(routes::all(), edge).with_state(state)

@@ -4,6 +4,7 @@
 //! layers into types that can't be wrong. It reports all problems at once, with the key, where the
 //! value came from, and the nearest existing name; it never prints a secret.
 
+mod erasure;
 mod layers;
 mod read;
 mod show;
@@ -17,8 +18,9 @@ use crate::ids::{LaneId, TenantId};
 use crate::roles::RolePrefix;
 use crate::secret::{LaneSecret, Secret};
 
+pub use erasure::{Erasure, parse_retention};
 pub use layers::{DEFAULTS, Layers};
-pub use read::{Reader, parse_retention};
+pub use read::Reader;
 
 /// All settings of an installation.
 #[derive(Debug, Clone)]
@@ -112,17 +114,6 @@ pub struct Tenants {
     pub retention: Duration,
 }
 
-/// How tenants are purged.
-#[derive(Debug, Clone)]
-pub struct Erasure {
-    /// Where the erasure ledger lies. Without it, nothing is purged.
-    pub ledger_dir: Option<PathBuf>,
-    /// How often to look for tenants that are due.
-    pub check_every: Duration,
-    /// How many purges the service begins within an hour.
-    pub max_per_hour: u16,
-}
-
 /// Where migrations come from, and their limits.
 #[derive(Debug, Clone)]
 pub struct Migrations {
@@ -159,11 +150,6 @@ impl Config {
     /// [`Error::Config`] with every problem that `read` met.
     pub fn section<T>(&self, read: impl FnOnce(&mut Reader<'_>) -> T) -> Result<T, Error> {
         Reader::run(&self.layers, read)
-    }
-
-    /// How long a deleted tenant of this tier can be restored.
-    pub fn retention(&self, tier: &str) -> Duration {
-        self.tiers.get(tier).and_then(|tier| tier.retention).unwrap_or(self.tenants.retention)
     }
 
     /// Every setting in effect as TOML, secrets hidden.
@@ -312,7 +298,6 @@ mod tests {
         assert_eq!(config.tiers["enterprise"].slots, 10);
         assert_eq!(config.database.connect_timeout, Duration::from_secs(30));
         assert_eq!(config.remarks().len(), 4);
-        assert_eq!(config.retention("pro"), Duration::from_secs(30 * 86_400));
     }
 
     #[test]
@@ -340,19 +325,6 @@ mod tests {
     fn both_rules_on_lanes_are_checked() {
         insta::assert_snapshot!(problems("[lanes]\ncount = 8"), @"`lanes.count` × `lanes.pool_size` = 8 × 12 = 96 is over the budget `lanes.server_connections` = 48: lower one of the first two or raise the budget");
         insta::assert_snapshot!(problems("[lanes]\npool_size = 10"), @"`tiers.enterprise.slots` = 10 must be below `lanes.pool_size` = 10: otherwise one tenant can fill its lane");
-    }
-
-    #[test]
-    fn retention_may_be_nothing_and_days_have_24_hours() {
-        let text =
-            "[tenants]\nretention = \"2weeks\"\n[tiers.pro]\nretention = \"0s\"\n[tiers.own]";
-        let config = Config::from_layers(file(text).1).unwrap();
-        let days = |tier| config.retention(tier).as_secs() / 86_400;
-        assert_eq!((days("free"), days("pro"), days("own"), days("gone")), (14, 0, 14, 14));
-        for wrong in ["soon", "-1s", "11years", "1month"] {
-            let problem = problems(&format!("[tenants]\nretention = \"{wrong}\""));
-            assert!(problem.contains("such as \"30days\""), "{wrong}: {problem}");
-        }
     }
 
     #[test]

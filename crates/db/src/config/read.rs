@@ -5,9 +5,10 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Span, SpanRelativeTo};
+use jiff::SignedDuration;
 use toml::Value;
 
+use super::erasure::parse_retention;
 use super::{Config, Database, Directory, Erasure, Init, Lanes, Layers, Migrations, Tenants, Tier};
 use crate::error::Error;
 use crate::ids::LaneId;
@@ -157,24 +158,6 @@ fn tier_rules(problems: &mut Vec<String>, tiers: &BTreeMap<String, Tier>, tenant
             known.join(", ")
         ));
     }
-}
-
-/// Reads how long a deleted tenant can be restored, as in «30days». Nothing is long enough as well: a
-/// person's right to erasure does not wait.
-///
-/// # Errors
-/// The rule that the text breaks, as it follows the value's name.
-pub fn parse_retention(text: &str) -> Result<Duration, String> {
-    const MAX: SignedDuration = SignedDuration::from_hours(10 * 366 * 24);
-    // A month has no fixed length, so none is taken.
-    let parsed = text.parse::<Span>().ok().filter(|s| s.get_months() == 0 && s.get_years() == 0);
-    parsed
-        .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok())
-        .filter(|duration| *duration <= MAX)
-        .and_then(|duration| Duration::try_from(duration).ok())
-        .ok_or_else(|| {
-            "takes a duration from \"0s\" to ten years such as \"30days\" or \"12h\"".to_owned()
-        })
 }
 
 /// Reads settings one by one and goes on after a bad one, so that all problems come at once. What
