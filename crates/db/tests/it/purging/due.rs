@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
-use tenantry_db::lifecycle::{Round, begin_purge, hold_tenant, purge_due, run_due_purges};
+use tenantry_db::lifecycle::{
+    Authority, ErasureError, Round, begin_purge, hold_tenant, purge_due, run_due_purges,
+};
 use tenantry_db::models::tenants::Tenant;
-use tenantry_db::{Config, Installation};
+use tenantry_db::{Config, Error, Installation};
 use tenantry_testing::TestDatabase;
 
 use super::by;
@@ -109,6 +111,11 @@ async fn one_wrong_clock_purges_nothing_early() {
         .await
         .unwrap();
     assert_eq!(round(&db, now - SignedDuration::from_hours(48)).await, done(0));
+    // Whoever looks and whoever decides ask both clocks.
+    let authority = Authority::Due { host_now: now - SignedDuration::from_hours(48) };
+    let decided = begin_purge(&db.admin, &db.ledger(), tenant.id, authority, &db.actor()).await;
+    let decided = decided.unwrap_err();
+    assert!(matches!(decided, Error::Erasure(ErasureError::NotDue { .. })), "{decided}");
     assert_eq!(statuses(&db).await, ["deleted"]);
     // Both agree.
     assert_eq!(round(&db, now).await, done(1));

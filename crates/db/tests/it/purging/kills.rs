@@ -136,15 +136,18 @@ async fn without_the_ledger_nothing_is_dropped_and_the_tenant_can_be_restored() 
     let file = db.config.erasure.ledger_dir.clone().unwrap().join("erasures.jsonl");
     let whole = std::fs::read(&file).unwrap();
     // A directory in its place can't be written; damaged; cut; another installation's; gone.
-    let spoil: [(&str, Box<dyn Fn()>); 4] = [
-        ("can't open", Box::new(|| std::fs::create_dir(&file).unwrap())),
-        ("is damaged at line 1", Box::new(|| std::fs::write(&file, "{}\n").unwrap())),
-        ("lacks entry 1", Box::new(|| std::fs::write(&file, "").unwrap())),
-        ("lacks entry 1", Box::new(|| {})),
-    ];
-    for (expected, spoil) in &spoil {
+    for (expected, spoil) in [
+        ("can't open", Some(None)),
+        ("is damaged at line 1", Some(Some("{}\n"))),
+        ("lacks entry 1", Some(Some(""))),
+        ("lacks entry 1", None),
+    ] {
         let _ = std::fs::remove_file(&file);
-        spoil();
+        match spoil {
+            Some(Some(text)) => std::fs::write(&file, text).unwrap(),
+            Some(None) => std::fs::create_dir(&file).unwrap(),
+            None => {}
+        }
         let error = purge(&db, &acme).await.unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
         let _ = std::fs::remove_dir(&file);
@@ -172,6 +175,32 @@ async fn control_functions_of_an_older_program_are_told_of() {
     let error = purge(&db, &acme).await.unwrap_err();
     assert!(matches!(error, Error::Erasure(ErasureError::OldControlFunctions)), "{error:?}");
     tenantry_db::init::init(&db.config).await.unwrap();
+    purge(&db, &acme).await.unwrap();
+    assert_gone(&db, &superuser, &acme).await;
+}
+
+/// What the freeze is to prevent, made by hand: a function whose schema will be gone.
+#[tokio::test]
+async fn a_catalog_row_that_points_to_nothing_keeps_the_tenant_from_being_called_purged() {
+    let db = TestDatabase::new().await;
+    let superuser = db.superuser().await;
+    let acme = db.tenant("acme").await;
+    let schema = acme.schema();
+    superuser
+        .batch_execute(&format!(
+            "CREATE FUNCTION public.stray() RETURNS int LANGUAGE sql AS 'SELECT 1';
+             UPDATE pg_proc SET pronamespace = '{schema}'::regnamespace WHERE proname = 'stray'"
+        ))
+        .await
+        .unwrap();
+    delete(&db, &acme).await;
+    let error = purge(&db, &acme).await.unwrap_err();
+    let Error::Erasure(ErasureError::Left { left, .. }) = &error else { panic!("{error:?}") };
+    assert_eq!(left, &["1 rows in the catalog `pg_proc`"]);
+    let status = "SELECT status || subdomain FROM public.tenants";
+    assert_eq!(texts(&superuser, status).await, ["purgingacme"]);
+    let mend = "UPDATE pg_proc SET pronamespace = 'public'::regnamespace WHERE proname = 'stray'";
+    superuser.batch_execute(mend).await.unwrap();
     purge(&db, &acme).await.unwrap();
     assert_gone(&db, &superuser, &acme).await;
 }
