@@ -299,7 +299,7 @@ pub(crate) async fn look(
             "WITH before AS (
                  SELECT seen_at, paused_until FROM public.purge_watch FOR UPDATE SKIP LOCKED
              ), judged AS (
-                 SELECT clock_timestamp() AS at, before.*,
+                 SELECT clock_timestamp() AS at, seen_at, paused_until,
                         extract(epoch FROM clock_timestamp() - seen_at)::float8 AS gap_s
                  FROM before
              )

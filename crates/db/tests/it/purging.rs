@@ -75,8 +75,8 @@ async fn everything_of_the_tenant_goes_and_nothing_of_others() {
              CREATE TABLE parts_1_1 PARTITION OF parts_1 FOR VALUES FROM (0) TO (5);
              CREATE INDEX ON parts (at);
              CREATE TABLE \"Odd \"\"name\"\"; DROP SCHEMA public\" (a serial PRIMARY KEY, b int GENERATED ALWAYS AS IDENTITY);
-             CREATE TABLE child () INHERITS (users); CREATE VIEW v AS SELECT * FROM users;
-             CREATE VIEW vv AS SELECT * FROM v; CREATE MATERIALIZED VIEW mv AS SELECT * FROM vv;
+             CREATE TABLE child () INHERITS (users); CREATE VIEW v AS SELECT name FROM users;
+             CREATE VIEW vv AS SELECT name FROM v; CREATE MATERIALIZED VIEW mv AS SELECT name FROM vv;
              CREATE SEQUENCE free; CREATE STATISTICS st ON name, role FROM users;
              CREATE FUNCTION f(int, mood) RETURNS int LANGUAGE sql AS 'SELECT 1';
              CREATE FUNCTION step(int, int) RETURNS int LANGUAGE sql AS 'SELECT 1';

@@ -23,11 +23,13 @@ WITH spaces AS (
       -- Partitions go before what they are parts of, so that no drop takes them all at once.
       AND NOT EXISTS (SELECT FROM pg_inherits h WHERE c.relkind IN ('r', 'p', 'f') AND h.inhparent = c.oid)
 ), ranked AS (
-    SELECT *, CASE WHEN relkind IN ('v', 'm') THEN 1 WHEN relkind IN ('r', 'p', 'f') THEN 2
+    SELECT classid, objid, dependents, referenced,
+           CASE WHEN relkind IN ('v', 'm') THEN 1 WHEN relkind IN ('r', 'p', 'f') THEN 2
                    WHEN relkind IS NOT NULL THEN 3 ELSE 4 END AS rank
     FROM found
 ), weighed AS (
-    SELECT *, sum(6 + dependents + 4 * referenced)
+    SELECT classid, objid, dependents, referenced,
+           sum(6 + dependents + 4 * referenced)
                   OVER (ORDER BY referenced, dependents, objid) - 6 - dependents - 4 * referenced AS before
     FROM ranked WHERE rank = (SELECT min(rank) FROM ranked)
 )
