@@ -34,6 +34,20 @@ impl FromRequest<ApiState> for JsonBody {
     }
 }
 
+/// The fields of a JSON body that may be left out altogether.
+pub(crate) struct MaybeJsonBody(pub(crate) Fields);
+
+impl FromRequest<ApiState> for MaybeJsonBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, Problem> {
+        if request.body().is_end_stream() {
+            return Ok(Self(Fields::default()));
+        }
+        JsonBody::from_request(request, state).await.map(|JsonBody(fields)| Self(fields))
+    }
+}
+
 /// What is wrong with a body, in our own words: the parser's repeat pieces of it.
 fn unreadable(bytes: &[u8], error: &serde_json::Error) -> Problem {
     let detail = if bytes.is_empty() {

@@ -47,13 +47,15 @@ pub async fn serve(
     let mut beside = JoinSet::new();
     beside.spawn(state.upkeep());
     beside.spawn(async move { directory.follow().await });
+    let installation = state.installation().clone();
+    beside.spawn(async move { tenantry_db::lifecycle::run_due_purges(&installation).await });
     let metrics = state.metrics().clone();
     server::run(listener, router(state), &http, &metrics, shutdown).await;
     Ok(())
 }
 
 /// The service without a socket: for tests, or to be nested in a service of one's own, which then runs
-/// [`ApiState::upkeep`] beside it.
+/// [`ApiState::upkeep`] beside it, and [`tenantry_db::lifecycle::run_due_purges`] if it shall purge.
 pub fn router(state: ApiState) -> Router {
     let edge = middleware::edge::Edge::new(&state);
     middleware::edge::around(routes::all(), edge).with_state(state)

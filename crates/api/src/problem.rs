@@ -10,6 +10,7 @@ use std::sync::Arc;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use tenantry_db::lifecycle::ErasureError;
 use tenantry_db::models::tenants::Status;
 use tenantry_db::{Error, ErrorKind};
 
@@ -36,6 +37,8 @@ pub(crate) enum Code {
     EmailTaken,
     InvalidState,
     LegalHold,
+    ConfirmationRequired,
+    ErasureUnavailable,
     TenantBusy,
     KeysUnavailable,
     DatabaseUnavailable,
@@ -85,6 +88,12 @@ impl Code {
             Self::EmailTaken => ("email_taken", S::CONFLICT, "The email address is taken"),
             Self::InvalidState => ("invalid_state", S::CONFLICT, "It can't be done at the moment"),
             Self::LegalHold => ("legal_hold", S::CONFLICT, "The tenant is under a legal hold"),
+            Self::ConfirmationRequired => {
+                ("confirmation_required", S::CONFLICT, "It was not confirmed")
+            }
+            Self::ErasureUnavailable => {
+                ("erasure_unavailable", S::SERVICE_UNAVAILABLE, "Nothing can be purged")
+            }
             Self::TenantBusy => ("tenant_busy", S::TOO_MANY_REQUESTS, "Too many requests at once"),
             Self::KeysUnavailable => {
                 ("keys_unavailable", S::SERVICE_UNAVAILABLE, "Tokens can't be checked")
@@ -108,7 +117,7 @@ impl Code {
     fn retry_after_s(self) -> Option<u16> {
         match self {
             Self::TenantBusy => Some(1),
-            Self::KeysUnavailable | Self::DatabaseUnavailable => Some(5),
+            Self::KeysUnavailable | Self::DatabaseUnavailable | Self::ErasureUnavailable => Some(5),
             _ => None,
         }
     }
@@ -180,6 +189,12 @@ impl Problem {
         Self::new(Code::TenantNotFound, "no tenant has this id")
     }
 
+    /// This service was not told where the erasure ledger is.
+    pub(crate) fn no_ledger(error: Error) -> Self {
+        let detail = "this service has no erasure ledger, and purges nothing without one";
+        Self { cause: Some(Arc::new(error)), ..Self::new(Code::ErasureUnavailable, detail) }
+    }
+
     /// Why a tenant of this status is not served; none for one that is.
     pub(crate) fn of_status(status: Status) -> Option<Self> {
         match status {
@@ -232,7 +247,7 @@ impl Problem {
         let cause = Causes(self.cause.as_deref());
         match self.code {
             Code::Internal => tracing::error!(code, %cause, "request failed"),
-            Code::KeysUnavailable | Code::DatabaseUnavailable => {
+            Code::KeysUnavailable | Code::DatabaseUnavailable | Code::ErasureUnavailable => {
                 tracing::warn!(code, %cause, detail = self.detail, "request failed");
             }
             _ => tracing::debug!(code, %cause, detail = self.detail, "request refused"),
@@ -298,6 +313,7 @@ fn of_error(error: &Error) -> Problem {
         Error::InvalidState { status, .. } => {
             Problem::new(Code::InvalidState, format!("the tenant is {status}"))
         }
+        Error::Erasure(error) => of_erasure(error),
         Error::LegalHold(_) => Problem::new(Code::LegalHold, "lift the hold first"),
         Error::Busy(_) => Problem::new(Code::InvalidState, "it is being changed by somebody else"),
         Error::TenantBusy(_) => {
@@ -333,5 +349,35 @@ fn of_error(error: &Error) -> Problem {
         | Error::ForbiddenStatement { .. }
         | Error::RowCount { .. }
         | Error::TransactionFailed => internal(),
+    }
+}
+
+fn of_erasure(error: &ErasureError) -> Problem {
+    match error {
+        ErasureError::ConfirmationRequired(_) => {
+            Problem::new(Code::ConfirmationRequired, "`confirm` must be the tenant's subdomain")
+        }
+        ErasureError::NotDue { purge_after, .. } => {
+            let when = purge_after.map_or_else(String::new, |at| format!(" until {at}"));
+            Problem::new(
+                Code::InvalidState,
+                format!("it can be restored{when}; `now` does not wait"),
+            )
+        }
+        ErasureError::Ledger { .. }
+        | ErasureError::LedgerLocked(_)
+        | ErasureError::LedgerDamaged { .. }
+        | ErasureError::LedgerIncomplete { .. } => Problem::new(
+            Code::ErasureUnavailable,
+            "the erasure ledger can't be written, so nothing was purged",
+        ),
+        // A request only begins a purge; these stop it later.
+        ErasureError::Blocked { .. }
+        | ErasureError::UsedOutside { .. }
+        | ErasureError::RoleUsed { .. }
+        | ErasureError::Left { .. }
+        | ErasureError::OldControlFunctions => {
+            Problem::new(Code::Internal, "the request's id helps to find out what it was")
+        }
     }
 }

@@ -91,9 +91,9 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     template::add_built_in(files.path())?;
     let bench = Bench { db, tenants, files };
     if options.fleet {
-        bench.fleet().await?
+        bench.fleet().await?;
     } else {
-        bench.compare(options).await?
+        bench.compare(options).await?;
     }
     stack.stop().await?;
     Ok(())

@@ -1,5 +1,6 @@
 //! The command line: every command and flag, with the text of its help.
 
+mod deletion;
 mod migrate;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ pub(crate) use self::migrate::{
     Migrate, MigrateCreate, MigrateLint, MigratePlan, MigrateRollback, MigrateRun, MigrateStatus,
     MigrateVerify, OnError, Pace, Set,
 };
+pub(crate) use deletion::{TenantDelete, TenantPurge};
 
 /// Every customer of a SaaS product in a PostgreSQL schema of their own.
 #[derive(Debug, Parser)]
@@ -63,7 +65,7 @@ pub(crate) enum Command {
     /// Bring schemas to a version and back, in waves, and show where they are
     #[command(subcommand)]
     Migrate(Migrate),
-    /// Create, show, suspend and resume tenants
+    /// Create, show, suspend, delete and purge tenants
     #[command(subcommand)]
     Tenant(Tenant),
     /// Show and resize the lanes, and print what PgBouncer needs for them
@@ -161,6 +163,28 @@ pub(crate) enum Tenant {
     },
     /// Let a suspended tenant in again
     Resume {
+        /// Id or subdomain
+        #[arg(value_name = "T")]
+        tenant: TenantRef,
+    },
+    /// Shut a tenant out and let its retention begin; until that ends it can be restored
+    Delete(TenantDelete),
+    /// Bring a deleted tenant back, as it was
+    Restore {
+        /// Id or subdomain
+        #[arg(value_name = "T")]
+        tenant: TenantRef,
+    },
+    /// Remove a deleted tenant for good, once its retention is over; goes on with a purge that stopped
+    Purge(TenantPurge),
+    /// Set a legal hold: nobody can purge the tenant while it stands
+    Hold {
+        /// Id or subdomain
+        #[arg(value_name = "T")]
+        tenant: TenantRef,
+    },
+    /// Lift a legal hold
+    Unhold {
         /// Id or subdomain
         #[arg(value_name = "T")]
         tenant: TenantRef,

@@ -136,7 +136,7 @@ pub(crate) fn write(path: &Path, decided: &Decided) -> anyhow::Result<()> {
 /// A name of the sections written here that stands for something else in the file.
 fn no_section(document: &DocumentMut) -> Option<&'static str> {
     let other = |name: &&str| document.get(name).is_some_and(|item| !item.is_table_like());
-    ["database", "lanes", "roles", "http", "auth"].into_iter().find(other)
+    ["database", "lanes", "roles", "http", "auth", "erasure"].into_iter().find(other)
 }
 
 /// Puts what `up` decides into the file's text.
@@ -158,6 +158,10 @@ fn decide(document: &mut DocumentMut, decided: &Decided) -> anyhow::Result<()> {
     set(document, "database", "direct_url", value(admin));
     set(document, "database", "replica_urls", value(replicas));
     set(document, "http", "port", value(i64::from(*http_port)));
+    // Beside the servers' data, and not in it: `up --reset` takes both, a restored database neither.
+    if text(document, "erasure", "ledger_dir").is_none() {
+        set(document, "erasure", "ledger_dir", value("erasure"));
+    }
     // Tokens that are checked with public keys need no secret, and may not have one beside them.
     let public = ["public_key_file", "jwks_file", "jwks_url"];
     let public =

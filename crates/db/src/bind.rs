@@ -45,6 +45,7 @@ mod tests {
             slot_timeout: Duration::from_secs(1),
             statement_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(10),
+            retention: None,
         };
         let bind = statement(id.schema(), &tier);
         insta::assert_snapshot!(bind, @"BEGIN; SET LOCAL ROLE tenant_6f1c0c529a3e4a558f0e0d5a3c2b1a90; SET LOCAL search_path TO tenant_6f1c0c529a3e4a558f0e0d5a3c2b1a90, public, pg_temp; SET LOCAL statement_timeout = 15000; SET LOCAL idle_in_transaction_session_timeout = 10000");

@@ -34,14 +34,12 @@ impl AdminDb {
     /// # Errors
     /// [`Error::Config`] if `database.direct_url` is not set.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        let pool = DirectPool::new(
-            config.database.direct()?.clone(),
-            &config.database,
-            config.database.direct_connections,
-        );
+        let server = config.database.direct()?.clone();
+        let pool =
+            DirectPool::new(server.clone(), &config.database, config.database.direct_connections);
         Ok(Self {
             pool,
-            server: config.database.direct()?.clone(),
+            server,
             connect_timeout: config.database.connect_timeout,
             roles: config.roles.clone(),
             limits: config.migrations.clone(),

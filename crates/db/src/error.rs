@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio_postgres::error::SqlState;
 
 use crate::ids::{InvalidName, SchemaName, TenantRef};
+use crate::lifecycle::ErasureError;
 use crate::migrate::{MigrationError, SetKind};
 use crate::models::tenants::Status;
 
@@ -59,6 +60,9 @@ pub enum Error {
     /// A schema is missing where its tenant is recorded, or the other way round.
     #[error("schema `{0}` does not exist")]
     SchemaMissing(SchemaName),
+    /// A deletion or a purge was refused, or can't go on.
+    #[error(transparent)]
+    Erasure(#[from] ErasureError),
     /// Migration files, or what the ledger says of them, do not fit together.
     #[error(transparent)]
     Migration(#[from] MigrationError),
@@ -199,6 +203,7 @@ impl Error {
             Self::SubdomainTaken(_) | Self::TenantExists(_) | Self::LegalHold(_) => {
                 ErrorKind::Conflict
             }
+            Self::Erasure(error) => error.kind(),
             Self::Migration(error) => error.kind(),
             Self::Busy(_) => ErrorKind::Busy,
             Self::ServerTooOld { .. }
@@ -240,6 +245,8 @@ impl Error {
             Self::StillReachable { .. } => {
                 "find the grant (`\\drg` in psql shows memberships), revoke it as whoever made it, then try again"
             }
+            Self::Erasure(error) => return error.hint(),
+            Self::LegalHold(_) => "`tenantry tenant unhold` lifts it",
             Self::Migration(error) => return error.hint(),
             Self::Shared(error) => return error.hint(),
             Self::Busy(_) => "wait for it to end, then try again",

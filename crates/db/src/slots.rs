@@ -99,7 +99,13 @@ mod tests {
 
     fn tier(slots: u16, slot_timeout: Duration) -> Tier {
         let second = Duration::from_secs(1);
-        Tier { slots, slot_timeout, statement_timeout: second, idle_timeout: second }
+        Tier {
+            slots,
+            slot_timeout,
+            statement_timeout: second,
+            idle_timeout: second,
+            retention: None,
+        }
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! A database of one test's own, copied from the template.
 
-use tenantry_db::lifecycle::{self, NewTenant};
+use tenantry_db::lifecycle::{self, Authority, Deletion, ErasureLedger, NewTenant};
 use tenantry_db::migrate::Migrations;
 use tenantry_db::models::audit::Actor;
 use tenantry_db::models::tenants::Tenant;
@@ -115,6 +115,28 @@ impl TestDatabase {
     pub async fn create(&self, subdomain: &str) -> Result<Tenant, tenantry_db::Error> {
         let new = NewTenant::new(&self.config, subdomain, subdomain, None, serde_json::Map::new())?;
         lifecycle::create_tenant(&self.admin, &self.migrations, &new, &self.actor()).await
+    }
+
+    /// Deletes a tenant and purges it at once.
+    ///
+    /// # Panics
+    /// If it can't be purged.
+    pub async fn purge(&self, tenant: &Tenant) {
+        let confirm = tenant.subdomain.as_deref();
+        let deletion = Deletion { confirm, retention: None };
+        lifecycle::delete_tenant(&self.admin, &self.config, tenant.id, deletion, &self.actor())
+            .await
+            .expect("the tenant can be deleted");
+        let authority = Authority::Confirmed { confirm, now: true };
+        let (ledger, actor) = (self.ledger(), self.actor());
+        lifecycle::purge_tenant(&self.admin, &ledger, tenant.id, authority, &actor, |_| {})
+            .await
+            .expect("the tenant can be purged");
+    }
+
+    /// Its erasure ledger.
+    pub fn ledger(&self) -> ErasureLedger {
+        ErasureLedger::new(&self.config).expect("the test's settings are right")
     }
 
     /// Everything that a service holds, on this database.

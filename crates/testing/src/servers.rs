@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,8 @@ pub struct Servers {
     pub superuser_url: String,
     pub(crate) lane_secret: String,
     pub(crate) admin_password: String,
+    /// Holds each database's erasure ledger.
+    pub(crate) ledgers: PathBuf,
 }
 
 impl Servers {
@@ -82,7 +84,9 @@ impl Servers {
             superuser_url: stack.superuser_url(),
             lane_secret: random_hex()?,
             admin_password: random_hex()?,
+            ledgers: data_dir.join("ledgers"),
         };
+        std::fs::create_dir_all(&servers.ledgers).context("can't make a place for ledgers")?;
         let config = servers.config(TEMPLATE, PREFIX)?;
         init::init(&config).await.context("can't initialise the template")?;
         let public = Migrations::embedded()?.public;
@@ -102,6 +106,7 @@ impl Servers {
     /// A configuration file for a database of the shared roles.
     pub fn toml(&self, database: &str) -> String {
         let Self { postgres_port, pgbouncer_port, admin_password, lane_secret, .. } = self;
+        let ledger_dir = self.ledgers.join(database);
         format!(
             "[database]
 url = \"postgresql://127.0.0.1:{pgbouncer_port}/{database}\"
@@ -112,7 +117,11 @@ prefix = \"{PREFIX}\"
 
 [lanes]
 secret = \"{lane_secret}\"
-"
+
+[erasure]
+ledger_dir = \"{}\"
+",
+            ledger_dir.display()
         )
     }
 
@@ -132,6 +141,7 @@ secret = \"{lane_secret}\"
             ("roles.prefix", prefix.to_owned()),
             ("lanes.secret", self.lane_secret.clone()),
             ("init.superuser_url", self.superuser_url.clone()),
+            ("erasure.ledger_dir", self.ledgers.join(database).display().to_string()),
         ] {
             layers = test(layers, key, value.into());
         }

@@ -69,6 +69,13 @@ impl Needed for TenantsWrite {
     const SCOPE: Scope = Scope::TenantsWrite;
 }
 
+/// `tenants:delete`.
+pub(crate) struct TenantsDelete;
+
+impl Needed for TenantsDelete {
+    const SCOPE: Scope = Scope::TenantsDelete;
+}
+
 /// A caller whose token has the scope.
 pub(crate) struct Platform<N> {
     claims: Claims,

@@ -1,6 +1,7 @@
 //! The URL tree: one file for each resource.
 
 mod content;
+mod deletion;
 mod list;
 mod numbers;
 mod reference;
@@ -18,10 +19,12 @@ use crate::state::ApiState;
 pub(crate) fn all() -> Router<ApiState> {
     Router::new()
         .route("/api/tenants", get(tenants::list).post(tenants::create))
-        .route("/api/tenants/{id}", get(tenants::show))
+        .route("/api/tenants/{id}", get(tenants::show).delete(deletion::delete))
         .route("/api/tenants/{id}/schema", get(tenant_schema::show))
         .route("/api/tenants/{id}/suspend", post(tenants::suspend))
         .route("/api/tenants/{id}/resume", post(tenants::resume))
+        .route("/api/tenants/{id}/restore", post(deletion::restore))
+        .route("/api/tenants/{id}/purge", post(deletion::purge))
         .route("/api/users", get(users::list).post(users::create))
         .route("/api/users/{id}", get(users::show).patch(users::update).delete(users::delete))
         .route("/api/content", get(content::list).post(content::create))

@@ -39,6 +39,9 @@ pub(super) struct TenantJson {
     legal_hold: bool,
     created_at: Timestamp,
     updated_at: Timestamp,
+    deleted_at: Option<Timestamp>,
+    purge_after: Option<Timestamp>,
+    purged_at: Option<Timestamp>,
 }
 
 impl From<Tenant> for TenantJson {
@@ -54,6 +57,9 @@ impl From<Tenant> for TenantJson {
             legal_hold: tenant.legal_hold,
             created_at: tenant.created_at,
             updated_at: tenant.updated_at,
+            deleted_at: tenant.deleted_at,
+            purge_after: tenant.purge_after,
+            purged_at: tenant.purged_at,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Tenants' life, as the service offers it.
 
-use tenantry_db::lifecycle::{self, NewTenant};
+use tenantry_db::lifecycle::{self, Authority, ErasureLedger, NewTenant};
 use tenantry_db::models::audit::Actor;
 use tenantry_db::models::tenants::Tenant;
-use tenantry_db::{Error, Installation};
+use tenantry_db::{Error, Installation, TenantId};
 
 /// Creates a tenant, whole, and makes it routable here at once, also if somebody asked for it
 /// before it was there.
@@ -20,4 +20,32 @@ pub(crate) async fn create_tenant(
             .await?;
     installation.directory().learn(&tenant).await;
     Ok(tenant)
+}
+
+/// Begins a tenant's purge, and goes on with it when the answer is out. If this process ends before, or
+/// the purge has to wait, another round of `run_due_purges` does the rest.
+///
+/// # Errors
+/// As [`lifecycle::begin_purge`].
+pub(crate) async fn purge_tenant(
+    installation: &Installation,
+    ledger: ErasureLedger,
+    tenant: TenantId,
+    authority: Authority<'_>,
+    actor: Actor,
+) -> Result<Tenant, Error> {
+    let begun =
+        lifecycle::begin_purge(installation.admin(), &ledger, tenant, authority, &actor).await?;
+    let installation = installation.clone();
+    tokio::spawn(async move {
+        let admin = installation.admin();
+        match lifecycle::continue_purge(admin, &ledger, tenant, &actor, |_| {}).await {
+            Ok(_) => {}
+            Err(error) => {
+                let hint = error.hint().unwrap_or_default();
+                tracing::warn!(tenant.id = %tenant, %error, hint, "the purge stopped: it will be tried again");
+            }
+        }
+    });
+    Ok(begun)
 }

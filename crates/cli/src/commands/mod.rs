@@ -1,6 +1,7 @@
 //! One file for each command.
 
 mod config;
+mod deletion;
 mod doctor;
 mod down;
 mod init;

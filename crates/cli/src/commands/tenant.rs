@@ -1,14 +1,15 @@
-//! `tenantry tenant`: creating, showing, suspending and resuming tenants.
+//! `tenantry tenant`: creating, showing, suspending and resuming tenants. What concerns deletion has a
+//! file of its own.
 
 use serde::Serialize;
 use serde_json::{Map, json};
 use tenantry_db::lifecycle::{self, NewTenant};
 use tenantry_db::migrate::Migrations;
 use tenantry_db::models::page::Page;
-use tenantry_db::models::tenants::{self, Tenant as Row, TenantFilter};
+use tenantry_db::models::tenants::{self, Status, Tenant as Row, TenantFilter};
 use tenantry_db::{AdminDb, Config, Error, ReaderDb, TenantRef};
 
-use super::actor;
+use super::{actor, deletion};
 use crate::args::{Common, Format, Tenant, TenantCreate, TenantList};
 use crate::exit::Exit;
 use crate::steps::Step;
@@ -22,6 +23,11 @@ pub(super) async fn run(common: &Common, command: &Tenant) -> anyhow::Result<Exi
         Tenant::Show { tenant } => show(common, &config, tenant).await?,
         Tenant::Suspend { tenant, now } => suspend(common, &config, tenant, *now).await?,
         Tenant::Resume { tenant } => resume(common, &config, tenant).await?,
+        Tenant::Delete(args) => deletion::delete(common, &config, args).await?,
+        Tenant::Restore { tenant } => deletion::restore(common, &config, tenant).await?,
+        Tenant::Purge(args) => deletion::purge(common, &config, args).await?,
+        Tenant::Hold { tenant } => deletion::hold(common, &config, tenant, true).await?,
+        Tenant::Unhold { tenant } => deletion::hold(common, &config, tenant, false).await?,
     }
     Ok(Exit::Done)
 }
@@ -115,7 +121,7 @@ struct Shown<'a> {
     schema: String,
 }
 
-fn print(common: &Common, tenant: &Row) -> anyhow::Result<()> {
+pub(super) fn print(common: &Common, tenant: &Row) -> anyhow::Result<()> {
     let shown = Shown { tenant, schema: tenant.schema().to_string() };
     output::data(common.output, &shown, |shown| details(shown.tenant))
 }
@@ -132,6 +138,15 @@ fn details(tenant: &Row) -> String {
     text += &line("lane", &tenant.lane.to_string());
     if tenant.legal_hold {
         text += &line("legal hold", "yes");
+    }
+    for (label, at) in [
+        ("deleted", tenant.deleted_at),
+        ("restore until", tenant.purge_after.filter(|_| tenant.status == Status::Deleted)),
+        ("purged", tenant.purged_at),
+    ] {
+        if let Some(at) = at {
+            text += &line(label, &at.to_string());
+        }
     }
     text + &line("created", &tenant.created_at.to_string())
 }

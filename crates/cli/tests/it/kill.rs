@@ -3,6 +3,8 @@
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use tenantry_db::TenantRef;
+use tenantry_db::models::tenants::get_tenant;
 use tenantry_testing::TestDatabase;
 
 use crate::program::{installation, run, tenantry};
@@ -32,7 +34,7 @@ async fn a_killed_sign_up_leaves_nothing_and_can_be_repeated_at_once() {
     let (holder, observer) = (db.superuser().await, db.superuser().await);
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     let left = "SELECT (SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'tenant\\_%')
-                     + (SELECT count(*) FROM public.tenants)
+                     + (SELECT count(*) FROM public.tenants WHERE status <> 'purged')
                      + (SELECT count(*) FROM public.migrations WHERE schema_name <> 'public')
                      + (SELECT count(*) FROM pg_default_acl WHERE defaclnamespace <> 0)
                      + (SELECT count(*) FROM pg_roles r JOIN pg_auth_members m ON m.member = r.oid
@@ -54,15 +56,10 @@ async fn a_killed_sign_up_leaves_nothing_and_can_be_repeated_at_once() {
         // The server notices the death when the statement ends; the next sign-up may come before.
         let again = run(dir.path(), &["tenant", "create", "--name", "A", "--subdomain", "acme"]);
         assert_eq!(again.code, 0, "{}", again.stderr);
-        assert_eq!(count(&observer, "SELECT count(*) FROM public.tenants").await, 1);
-        let id: String = observer
-            .query_typed_one("SELECT id::text FROM public.tenants", &[])
-            .await
-            .unwrap()
-            .get(0);
-        tenantry_db::lifecycle::delete_tenant_schema(&db.admin, id.parse().unwrap(), &db.actor())
-            .await
-            .unwrap();
+        let living = "SELECT count(*) FROM public.tenants WHERE status <> 'purged'";
+        assert_eq!(count(&observer, living).await, 1);
+        let acme = TenantRef::Subdomain("acme".parse().unwrap());
+        db.purge(&get_tenant(&db.reader, &acme).await.unwrap()).await;
         assert_eq!(count(&observer, left).await, 0, "killed at its INSERT into {table}");
     }
 }

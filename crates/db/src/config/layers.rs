@@ -15,7 +15,8 @@ pub const DEFAULTS: &str = include_str!("../../../../config.default.toml");
 const OPEN_SECTIONS: &[(&str, &str)] = &[("tiers", "free")];
 
 /// Settings that are paths: in a file they are meant from its directory.
-const PATHS: &[&str] = &["migrations.dir", "auth.public_key_file", "auth.jwks_file"];
+const PATHS: &[&str] =
+    &["migrations.dir", "auth.public_key_file", "auth.jwks_file", "erasure.ledger_dir"];
 
 /// Environment variables that are understood under names of their own.
 const KNOWN_VARIABLES: &[(&str, &str)] = &[

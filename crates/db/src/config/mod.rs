@@ -4,6 +4,7 @@
 //! layers into types that can't be wrong. It reports all problems at once, with the key, where the
 //! value came from, and the nearest existing name; it never prints a secret.
 
+mod erasure;
 mod layers;
 mod read;
 mod show;
@@ -18,6 +19,7 @@ use crate::migrate::Portion;
 use crate::roles::RolePrefix;
 use crate::secret::{LaneSecret, Secret};
 
+pub use erasure::{Erasure, parse_retention};
 pub use layers::{DEFAULTS, Layers};
 pub use read::Reader;
 
@@ -34,6 +36,8 @@ pub struct Config {
     pub tiers: BTreeMap<String, Tier>,
     /// Rules for new tenants.
     pub tenants: Tenants,
+    /// How tenants are purged.
+    pub erasure: Erasure,
     /// How tenants are looked up.
     pub directory: Directory,
     /// Where migrations come from, and their limits.
@@ -85,6 +89,8 @@ pub struct Tier {
     pub statement_timeout: Duration,
     /// How long a transaction may stay open without a statement.
     pub idle_timeout: Duration,
+    /// How long a deleted tenant can be restored, where the tier says so.
+    pub retention: Option<Duration>,
 }
 
 /// How tenants are looked up.
@@ -105,6 +111,8 @@ pub struct Tenants {
     pub default_tier: String,
     /// Subdomains that nobody may take, beyond the built-in ones.
     pub reserved_subdomains: Vec<String>,
+    /// How long a deleted tenant can be restored, where its tier does not say.
+    pub retention: Duration,
 }
 
 /// Where migrations come from, and their limits.
@@ -170,6 +178,7 @@ impl Config {
             ("database.url", self.database.url.is_none()),
             ("database.direct_url", self.database.direct_url.is_none()),
             ("lanes.secret", self.lanes.secret.is_none()),
+            ("erasure.ledger_dir", self.erasure.ledger_dir.is_none()),
         ] {
             if missing {
                 remarks
@@ -297,7 +306,7 @@ mod tests {
         assert_eq!((config.lanes.count, config.lanes.pool_size), (4, 12));
         assert_eq!(config.tiers["enterprise"].slots, 10);
         assert_eq!(config.database.connect_timeout, Duration::from_secs(30));
-        assert_eq!(config.remarks().len(), 3);
+        assert_eq!(config.remarks().len(), 4);
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use toml::Value;
 
-use super::{Config, Database, Directory, Init, Lanes, Layers, Migrations, Tenants, Tier};
+use super::erasure::parse_retention;
+use super::{Config, Database, Directory, Erasure, Init, Lanes, Layers, Migrations, Tenants, Tier};
 use crate::error::Error;
 use crate::ids::LaneId;
 use crate::migrate::Portion;
@@ -28,6 +29,12 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, Error> {
     let tenants = Tenants {
         default_tier: reader.text("tenants.default_tier"),
         reserved_subdomains: reader.list("tenants.reserved_subdomains"),
+        retention: reader.retention("tenants.retention").unwrap_or_default(),
+    };
+    let erasure = Erasure {
+        ledger_dir: reader.path("erasure.ledger_dir"),
+        check_every: reader.duration("erasure.check_every"),
+        max_per_hour: reader.integer("erasure.max_per_hour", 1..=10_000),
     };
     let directory = Directory {
         ttl: reader.duration("directory.ttl"),
@@ -50,6 +57,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, Error> {
             lanes,
             tiers,
             tenants,
+            erasure,
             directory,
             migrations,
             init,
@@ -118,6 +126,7 @@ fn tiers(reader: &mut Reader<'_>) -> BTreeMap<String, Tier> {
                 slot_timeout: reader.duration(&key("slot_timeout")),
                 statement_timeout: reader.duration(&key("statement_timeout")),
                 idle_timeout: reader.duration(&key("idle_timeout")),
+                retention: reader.optional_retention(&key("retention")),
             };
             (name, tier)
         })
@@ -256,6 +265,17 @@ impl Reader<'_> {
                 Duration::from_secs(1)
             }
         }
+    }
+
+    /// A retention; none for a bad one.
+    fn retention(&mut self, key: &str) -> Option<Duration> {
+        let text = self.text(key);
+        parse_retention(&text).map_err(|rule| self.problem(key, &rule)).ok()
+    }
+
+    /// A retention that may be empty.
+    fn optional_retention(&mut self, key: &str) -> Option<Duration> {
+        if self.text(key).is_empty() { None } else { self.retention(key) }
     }
 
     /// A path; none if it is empty.

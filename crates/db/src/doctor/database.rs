@@ -3,7 +3,7 @@
 use deadpool_postgres::Object;
 use tokio_postgres::types::Type;
 
-use super::{Check, grants, roles};
+use super::{Check, grants, purges, roles};
 use crate::config::Config;
 use crate::direct::{AdminDb, ReaderDb};
 use crate::error::{Doing, Error};
@@ -29,6 +29,7 @@ pub(super) async fn checks(config: &Config, migrations: &Migrations) -> Vec<Chec
                 checks.push(or_error("lane members", roles::check_lanes(&db, config).await));
                 checks.push(or_error("grants", grants::check(&db, config).await));
                 checks.push(or_error("table names", table_names(&db).await));
+                checks.push(or_error("purges", purges::check(&db, config).await));
             }
         }
         Err(error) => checks.push(Check::error("migrations", &error)),
@@ -101,14 +102,19 @@ async fn migration_heads(reader: &ReaderDb, migrations: &Migrations) -> Result<C
 async fn schemas(db: &Object) -> Result<Check, Error> {
     let rows = db
         .query_typed(
-            "WITH names AS (
+            // One that is being purged loses them one after another.
+            "WITH losing AS (
+                 SELECT 'tenant_' || replace(id::text, '-', '') AS name FROM public.tenants WHERE status = 'purging'
+             ), names AS (
                  SELECT 'tenant_' || replace(id::text, '-', '') AS name, true AS row, false AS schema, false AS role
-                   FROM public.tenants WHERE status <> 'purged'
+                   FROM public.tenants WHERE status NOT IN ('purging', 'purged')
                  UNION ALL
-                 SELECT nspname, false, true, false FROM pg_namespace WHERE nspname ~ '^tenant_[0-9a-f]{32}$'
+                 SELECT nspname, false, true, false FROM pg_namespace
+                  WHERE nspname ~ '^tenant_[0-9a-f]{32}$' AND nspname NOT IN (SELECT name FROM losing)
                  UNION ALL
                  SELECT r.rolname, false, false, true FROM pg_roles r
                   WHERE r.rolname IN (SELECT 'tenant_' || replace(id::text, '-', '') FROM public.tenants)
+                    AND r.rolname NOT IN (SELECT name FROM losing)
              )
              SELECT name::text, bool_or(row), bool_or(schema), bool_or(role) FROM names
              GROUP BY name HAVING NOT (bool_or(row) AND bool_or(schema) AND bool_or(role))

@@ -5,6 +5,7 @@
 mod database;
 mod grants;
 mod pooler;
+mod purges;
 mod roles;
 
 use serde::Serialize;

@@ -1,4 +1,4 @@
--- The four things that need CREATEROLE, and nothing else. They take a UUID and a number, never a
+-- The things that need CREATEROLE, and nothing else. They take a UUID and a number, never a
 -- name, so that whoever may call them reaches this installation's tenant roles only.
 CREATE SCHEMA IF NOT EXISTS {control} AUTHORIZATION {rolemaker};
 GRANT USAGE ON LANGUAGE plpgsql TO {rolemaker};
@@ -68,12 +68,45 @@ BEGIN
 END
 $$;
 
+-- Large objects belong to no schema, and only their owner can unlink them. `most` at once: each takes a
+-- lock. Nobody keeps the membership. Returns how many there were.
+CREATE OR REPLACE FUNCTION {control}.drop_tenant_large_objects(tenant uuid, most integer) RETURNS integer
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    role_name name := {control}.own_tenant_role(tenant);
+    large_objects oid[] := ARRAY(SELECT m.oid FROM pg_largeobject_metadata m
+                                  WHERE m.lomowner = quote_ident(role_name)::regrole LIMIT most);
+    large_object oid;
+BEGIN
+    -- Each change of a membership flushes a cache in all connections of the server.
+    IF cardinality(large_objects) > 0 THEN
+        EXECUTE format('GRANT %I TO {rolemaker}', role_name);
+        FOREACH large_object IN ARRAY large_objects LOOP
+            PERFORM lo_unlink(large_object);
+        END LOOP;
+        EXECUTE format('REVOKE %I FROM {rolemaker}', role_name);
+    END IF;
+    RETURN cardinality(large_objects);
+END
+$$;
+
+-- With what it owns in this database, and its rights here. Without CASCADE: what others rest on stays, and
+-- the role with it.
 CREATE OR REPLACE FUNCTION {control}.drop_tenant_role(tenant uuid) RETURNS void
     LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    role_name name := {control}.own_tenant_role(tenant);
 BEGIN
-    EXECUTE format('DROP ROLE %I', {control}.own_tenant_role(tenant));
+    IF EXISTS (SELECT FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass
+                  AND refobjid = quote_ident(role_name)::regrole) THEN
+        EXECUTE format('GRANT %I TO {rolemaker}', role_name);
+        EXECUTE format('DROP OWNED BY %I', role_name);
+    END IF;
+    EXECUTE format('DROP ROLE %I', role_name);
 END
 $$;
 
@@ -82,6 +115,7 @@ GRANT EXECUTE ON FUNCTION
     {control}.create_tenant_role(uuid),
     {control}.grant_tenant_role(uuid, integer),
     {control}.revoke_tenant_role(uuid, integer),
+    {control}.drop_tenant_large_objects(uuid, integer),
     {control}.drop_tenant_role(uuid)
     TO {admin};
 SET LOCAL ROLE NONE;

@@ -2,12 +2,19 @@
 
 mod access;
 mod create;
-mod delete_schema;
+mod delete;
+mod erasure_error;
+mod purge;
 mod relocate;
 mod suspend;
 
 pub(crate) use create::empty_schema;
 pub use create::{NewTenant, create_tenant};
-pub use delete_schema::delete_tenant_schema;
+pub use delete::{Deletion, delete_tenant, hold_tenant, restore_tenant};
+pub use erasure_error::ErasureError;
+pub use purge::{
+    Authority, ErasureEntry, ErasureLedger, PurgeProgress, PurgeReport, Round, begin_purge,
+    continue_purge, purge_due, purge_tenant, rewrite_statistics, run_due_purges, shared_tables,
+};
 pub use relocate::{Relocated, resize_lanes};
 pub use suspend::{resume_tenant, suspend_tenant, suspend_tenant_now};

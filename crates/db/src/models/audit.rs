@@ -33,8 +33,14 @@ pub(crate) enum Action {
     Suspended,
     Resumed,
     Moved,
-    SchemaDeleted,
     ChecksumRepaired,
+    Deleted,
+    Restored,
+    Held,
+    Unheld,
+    PurgeBegun,
+    PurgeWithdrawn,
+    Purged,
 }
 
 impl Action {
@@ -44,8 +50,14 @@ impl Action {
             Self::Suspended => "tenant.suspended",
             Self::Resumed => "tenant.resumed",
             Self::Moved => "tenant.moved",
-            Self::SchemaDeleted => "tenant.schema_deleted",
             Self::ChecksumRepaired => "migration.checksum_repaired",
+            Self::Deleted => "tenant.deleted",
+            Self::Restored => "tenant.restored",
+            Self::Held => "tenant.held",
+            Self::Unheld => "tenant.unheld",
+            Self::PurgeBegun => "tenant.purge_begun",
+            Self::PurgeWithdrawn => "tenant.purge_withdrawn",
+            Self::Purged => "tenant.purged",
         }
     }
 }

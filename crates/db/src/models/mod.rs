@@ -8,4 +8,7 @@ pub mod reference;
 pub mod tenants;
 pub mod users;
 
+pub(crate) mod deletion;
+pub(crate) mod purges;
+
 mod status;

@@ -40,6 +40,12 @@ pub struct Tenant {
     pub created_at: Timestamp,
     /// When its row was last changed.
     pub updated_at: Timestamp,
+    /// When it was deleted.
+    pub deleted_at: Option<Timestamp>,
+    /// Until when it can be restored.
+    pub purge_after: Option<Timestamp>,
+    /// When it was erased.
+    pub purged_at: Option<Timestamp>,
 }
 
 impl Tenant {
@@ -48,7 +54,7 @@ impl Tenant {
         self.id.schema()
     }
 
-    fn from_row(row: &Row) -> Result<Self, Error> {
+    pub(super) fn from_row(row: &Row) -> Result<Self, Error> {
         // The column's CHECK allows no other lane.
         let lane: i16 = row.try_get("lane").doing("read a tenant's lane")?;
         let lane = LaneId::try_from(lane)?;
@@ -66,6 +72,9 @@ impl Tenant {
                 settings: row.try_get("settings")?,
                 created_at: row.try_get("created_at")?,
                 updated_at: row.try_get("updated_at")?,
+                deleted_at: row.try_get("deleted_at")?,
+                purge_after: row.try_get("purge_after")?,
+                purged_at: row.try_get("purged_at")?,
             })
         };
         read().doing("read a row of `public.tenants`")
@@ -75,9 +84,11 @@ impl Tenant {
 /// The columns of [`Tenant`], for every statement that yields one.
 macro_rules! columns {
     () => {
-        "id, name, subdomain, tier, status, lane, schema_version, legal_hold, settings, created_at, updated_at"
+        "id, name, subdomain, tier, status, lane, schema_version, legal_hold, settings, created_at, updated_at, \
+         deleted_at, purge_after, purged_at"
     };
 }
+pub(super) use columns;
 
 /// Finds a tenant that people may see: `ready` ones and tombstones count as absent by subdomain,
 /// tombstones are found by id.

@@ -1,6 +1,7 @@
 //! `doctor` finds what was broken on purpose.
 
 use tenantry_db::doctor::{Check, Outcome, examine};
+use tenantry_db::lifecycle;
 use tenantry_testing::TestDatabase;
 
 async fn findings(db: &TestDatabase) -> Vec<Check> {
@@ -227,4 +228,37 @@ async fn unreachable_servers_are_findings_not_errors() {
     let failed: Vec<_> =
         checks.iter().filter(|c| c.outcome == Outcome::Failed).map(|c| c.name).collect();
     assert_eq!(failed, ["primary", "pgbouncer"]);
+}
+
+#[tokio::test]
+async fn a_purge_that_stopped_and_one_that_is_overdue_are_found() {
+    let db = TestDatabase::new().await;
+    let _alone = db.alone_on_the_server().await;
+    let acme = db.tenant("acme").await;
+    let confirm = Some("acme");
+    let how = lifecycle::Deletion { confirm, retention: None };
+    lifecycle::delete_tenant(&db.admin, &db.config, acme.id, how, &db.actor()).await.unwrap();
+    Damage::new(
+        "UPDATE public.tenants SET deleted_at = deleted_at - interval '60 days', purge_after = purge_after - interval '60 days'",
+        "UPDATE public.tenants SET deleted_at = deleted_at + interval '60 days', purge_after = purge_after + interval '60 days'",
+        "purges",
+        "1 tenants are due for more than a day",
+    )
+    .is_found(&db)
+    .await;
+    let superuser = db.superuser().await;
+    let view = format!("CREATE VIEW public.report AS SELECT name FROM {}.users", acme.schema());
+    superuser.batch_execute(&view).await.unwrap();
+    let (ledger, actor) = (db.ledger(), db.actor());
+    let authority = lifecycle::Authority::Confirmed { confirm, now: true };
+    lifecycle::purge_tenant(&db.admin, &ledger, acme.id, authority, &actor, |_| {})
+        .await
+        .unwrap_err();
+    // Its schema has another name by now, and that is as it should be.
+    let found = findings(&db).await;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].name == "purges" && found[0].detail.contains("view report"), "{found:?}");
+    superuser.batch_execute("DROP VIEW public.report").await.unwrap();
+    lifecycle::continue_purge(&db.admin, &ledger, acme.id, &actor, |_| {}).await.unwrap();
+    assert!(findings(&db).await.is_empty());
 }

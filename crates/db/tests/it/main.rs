@@ -4,6 +4,7 @@
 
 mod attacks;
 mod cancel;
+mod deletion;
 mod directory;
 mod doctor;
 mod drift;
@@ -14,6 +15,7 @@ mod models;
 mod moving;
 mod pooler;
 mod provisioning;
+mod purging;
 mod rig;
 mod rights;
 mod suspension;

@@ -1,7 +1,6 @@
 //! Invariant 5: a tenant schema is either whole or absent.
 
 use futures_util::future::join_all;
-use tenantry_db::lifecycle::delete_tenant_schema;
 use tenantry_db::migrate::fingerprint;
 use tenantry_db::models::page::Page;
 use tenantry_db::models::tenants::{self, TenantFilter};
@@ -12,7 +11,7 @@ use tokio_postgres::Client;
 use crate::texts;
 
 /// Everything that provisioning makes, by name and number.
-async fn traces(superuser: &Client) -> Vec<String> {
+pub(crate) async fn traces(superuser: &Client) -> Vec<String> {
     texts(
         superuser,
         "SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname LIKE 'tenant\\_%'
@@ -244,40 +243,6 @@ async fn eventually(client: &Client, query: &str, rows: bool) {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     panic!("`{query}` had {} rows for 10 s", if rows { "no" } else { "always" });
-}
-
-#[tokio::test]
-async fn a_deleted_schema_leaves_nothing_but_the_audit() {
-    let db = TestDatabase::new().await;
-    let (acme, globex) = (db.tenant("acme").await, db.tenant("globex").await);
-    let superuser = db.superuser().await;
-    delete_tenant_schema(&db.admin, acme.id, &db.actor()).await.unwrap();
-    let left = traces(&superuser).await;
-    assert!(
-        left.iter().all(|trace| !trace.contains(&acme.schema().to_string())
-            && !trace.contains(&acme.id.to_string())),
-        "{left:?}"
-    );
-    assert!(left.iter().any(|trace| trace.contains(&globex.schema().to_string())));
-    let role = format!("SELECT rolname::text FROM pg_roles WHERE rolname = '{}'", acme.schema());
-    assert!(texts(&superuser, &role).await.is_empty());
-    let error = delete_tenant_schema(&db.admin, acme.id, &db.actor()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotFound);
-    db.tenant("acme").await;
-}
-
-#[tokio::test]
-async fn a_legal_hold_stands_against_deletion() {
-    let db = TestDatabase::new().await;
-    let acme = db.tenant("acme").await;
-    db.superuser()
-        .await
-        .batch_execute("UPDATE public.tenants SET legal_hold = true")
-        .await
-        .unwrap();
-    let error = delete_tenant_schema(&db.admin, acme.id, &db.actor()).await.unwrap_err();
-    assert!(matches!(error, Error::LegalHold(_)), "{error}");
-    fingerprint(&db.reader, acme.schema()).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! One file for each resource, like the URL tree.
 
 mod content;
+mod deletion;
 mod health;
 mod reference;
 mod tenants;

@@ -1,0 +1,2 @@
+DROP TABLE purge_watch;
+DROP TABLE purges;

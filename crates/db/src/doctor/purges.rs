@@ -1,0 +1,48 @@
+//! Purges that do not come to their end, and what keeps them.
+
+use deadpool_postgres::Object;
+
+use super::Check;
+use crate::config::Config;
+use crate::error::{Doing, Error};
+
+pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> {
+    const SHOWN: usize = 5;
+    let rows = db
+        .query_typed(
+            "SELECT t.id::text || ': ' || coalesce(p.last_error, 'it has not been tried since it began')
+             FROM public.tenants t JOIN public.purges p ON p.tenant_id = t.id
+             WHERE t.status = 'purging' AND (p.failures > 0 OR p.begun_at < now() - interval '1 hour')
+             ORDER BY p.begun_at",
+            &[],
+        )
+        .await
+        .doing("look for purges that stopped")?;
+    let overdue = db
+        .query_typed_one(
+            "SELECT count(*) FROM public.tenants
+             WHERE status = 'deleted' AND NOT legal_hold AND purge_after < now() - interval '1 day'",
+            &[],
+        )
+        .await
+        .doing("look for tenants that are due")?;
+    let overdue: i64 = overdue.get(0);
+    if !rows.is_empty() {
+        let stopped: Vec<String> = rows.iter().take(SHOWN).map(|row| row.get(0)).collect();
+        let detail = format!("{} stopped: {}", rows.len(), stopped.join("; "));
+        return Ok(Check::warning("purges", detail, "docs/runbooks/purge.md says what each means"));
+    }
+    Ok(match (overdue, &config.erasure.ledger_dir) {
+        (0, _) => Check::ok("purges", "none stopped, none overdue"),
+        (_, None) => Check::warning(
+            "purges",
+            format!("{overdue} tenants are due for more than a day"),
+            "set `erasure.ledger_dir` where a service runs: without it, none purges",
+        ),
+        (_, Some(_)) => Check::warning(
+            "purges",
+            format!("{overdue} tenants are due for more than a day"),
+            "does a service run? its log says why it does not purge them",
+        ),
+    })
+}

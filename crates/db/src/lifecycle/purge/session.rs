@@ -1,0 +1,109 @@
+//! The one session that purges a tenant: it holds a lock on the tenant's purge, and all of the purge's
+//! transactions are its own. If it ends, the lock is free and none of them goes on: a tenant is never
+//! purged twice at once.
+
+use std::time::Duration;
+
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Transaction};
+
+use crate::direct::AdminDb;
+use crate::error::{Doing, Error};
+use crate::ids::TenantId;
+use crate::models::purges::{self, Step};
+use crate::models::tenants::{self, Status};
+
+pub(super) struct PurgeSession<'a> {
+    pub(super) client: Client,
+    pub(super) admin: &'a AdminDb,
+    pub(super) tenant: TenantId,
+    /// How far the purge had come before this session.
+    pub(super) reached: Option<Step>,
+}
+
+impl<'a> PurgeSession<'a> {
+    /// Takes the lock. The server may still be at what a process began that was killed, so it tries for
+    /// a few seconds; it never waits inside PostgreSQL.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if somebody else is at it.
+    pub(super) async fn open(admin: &'a AdminDb, tenant: TenantId) -> Result<Self, Error> {
+        const TRIES: u32 = 30;
+        const PAUSE: Duration = Duration::from_millis(100);
+        let session = Self { client: admin.session().await?, admin, tenant, reached: None };
+        for _ in 0..TRIES {
+            if session.try_lock().await? {
+                return Ok(session);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(Error::Busy(format!("tenant `{tenant}`")))
+    }
+
+    /// As [`open`](Self::open), but none at once if somebody else is at it.
+    pub(super) async fn try_open(
+        admin: &'a AdminDb,
+        tenant: TenantId,
+    ) -> Result<Option<Self>, Error> {
+        let session = Self { client: admin.session().await?, admin, tenant, reached: None };
+        Ok(session.try_lock().await?.then_some(session))
+    }
+
+    async fn try_lock(&self) -> Result<bool, Error> {
+        let key = format!("{}:purge:{}", self.admin.roles, self.tenant);
+        let row = self
+            .client
+            .query_typed_one(
+                "SELECT pg_try_advisory_lock(hashtextextended($1, 0))",
+                &[(&key, Type::TEXT)],
+            )
+            .await
+            .doing("lock the tenant's purge")?;
+        Ok(row.get(0))
+    }
+
+    /// A transaction that waits for nobody for long.
+    pub(super) async fn begin(&mut self) -> Result<Transaction<'_>, Error> {
+        let limit =
+            format!("SET LOCAL lock_timeout = {}", self.admin.limits.lock_timeout.as_millis());
+        let tx = self.client.transaction().await.doing("begin a transaction")?;
+        tx.batch_execute(&limit).await.doing("set a lock timeout")?;
+        Ok(tx)
+    }
+
+    /// One that may drop something: the tenant's purge has begun, and the ledger knows.
+    pub(super) async fn begin_dropping(&mut self) -> Result<Transaction<'_>, Error> {
+        let tenant = self.tenant;
+        let tx = self.begin().await?;
+        let row = tenants::lock(&tx, tenant).await?;
+        if row.status != Status::Purging {
+            return Err(Error::InvalidState { tenant, status: row.status, step: "purged" });
+        }
+        let purge = purges::find(&tx, tenant).await?;
+        if purge.and_then(|purge| purge.ledger).is_none() {
+            return Err(Error::Busy(format!("the purge of tenant `{tenant}`")));
+        }
+        Ok(tx)
+    }
+
+    /// The tenant's schemas, as parameters of the statements that look for them: the name, and what the
+    /// names of copies begin with.
+    pub(super) fn names(&self) -> (String, String) {
+        names(self.tenant)
+    }
+
+    /// Notes why it stopped, in words without values. A session that is gone can't.
+    pub(super) async fn record_failure(&self, error: &Error) {
+        let text = error.to_string();
+        let noted = purges::set_failed(&self.client, self.tenant, &text).await;
+        if let Err(unnoted) = noted {
+            tracing::debug!(tenant.id = %self.tenant, %unnoted, "can't note why the purge stopped");
+        }
+    }
+}
+
+pub(super) fn names(tenant: TenantId) -> (String, String) {
+    let schema = tenant.schema().to_string();
+    let copies = format!("{schema}__");
+    (schema, copies)
+}
