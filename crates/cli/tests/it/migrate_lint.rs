@@ -22,7 +22,7 @@ fn the_built_in_files_are_looked_at_without_a_configuration() {
     let dir = tempfile::tempdir().unwrap();
     let ended = run(dir.path(), &["migrate", "lint", "--deny-warnings"]);
     assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{}", ended.stdout);
-    assert!(ended.stdout.ends_with("0 errors, 0 warnings, 2 allowed\n"), "{}", ended.stdout);
+    assert!(ended.stdout.ends_with("0 errors, 0 warnings, 3 allowed\n"), "{}", ended.stdout);
 }
 
 #[test]
@@ -36,7 +36,8 @@ fn an_error_is_refused_and_a_warning_when_asked() {
     assert_eq!(json.code, 4);
     let document = json.json();
     assert_eq!((&document["errors"], &document["warnings"]), (&1.into(), &1.into()));
-    assert_eq!(document["findings"].as_array().map(Vec::len), Some(4));
+    let standing = |f: &&serde_json::Value| f["allowed"].is_null();
+    assert_eq!(document["findings"].as_array().unwrap().iter().filter(standing).count(), 2);
 
     let dir = with_file("UPDATE users SET name = '';\n");
     assert_eq!(run(dir.path(), &["migrate", "lint"]).code, 0);

@@ -21,6 +21,7 @@ pub(crate) struct Batch<'a> {
     text: String,
     chars: usize,
     statements: usize,
+    settings: String,
     guard: Range<usize>,
     loss_guards: Vec<Range<usize>>,
     parts: Vec<Part<'a>>,
@@ -55,6 +56,7 @@ impl<'a> Batch<'a> {
             text: String::new(),
             chars: 0,
             statements: 0,
+            settings: String::new(),
             guard: 0..0,
             loss_guards: Vec::new(),
             parts: Vec::new(),
@@ -114,7 +116,16 @@ impl<'a> Batch<'a> {
         let owner = roles.owner();
         let limits =
             limits_text(limits.lock_timeout.as_millis(), limits.statement_timeout.as_millis());
-        self.ours(&format!("SET LOCAL ROLE {owner}; SET LOCAL search_path TO {path}; {limits}\n"))
+        self.settings =
+            format!("SET LOCAL ROLE {owner}; SET LOCAL search_path TO {path}; {limits}\n");
+        self.add_settings()
+    }
+
+    fn add_settings(&mut self) -> &mut Self {
+        let settings = std::mem::take(&mut self.settings);
+        self.ours(&settings);
+        self.settings = settings;
+        self
     }
 
     /// Adds a file, with the limits that it asks for.
@@ -129,6 +140,11 @@ impl<'a> Batch<'a> {
         text: &str,
         limits: &config::Migrations,
     ) -> &mut Self {
+        if !self.parts.is_empty() {
+            // As if the file had a transaction of its own: what the one before has set is gone.
+            self.ours("RESET ALL;");
+            self.add_settings();
+        }
         let options = &script.options;
         let own = options.lock_timeout.is_some() || options.statement_timeout.is_some();
         if own {

@@ -39,6 +39,8 @@ pub struct RolloutOptions {
     pub tolerance: Tolerance,
     /// Whether changed files are recorded as they are now, instead of being refused.
     pub repair: bool,
+    /// Whether files are refused that [`lint`](super::lint) calls wrong, on the way up.
+    pub lint: bool,
 }
 
 impl RolloutOptions {
@@ -52,6 +54,7 @@ impl RolloutOptions {
             waves: configured.waves.clone(),
             tolerance: Tolerance::Stop,
             repair: false,
+            lint: true,
         }
     }
 }
@@ -152,7 +155,7 @@ impl Rollout<'_> {
         stop: watch::Receiver<Stop>,
         mut events: impl FnMut(Event),
     ) -> Result<RolloutReport, Error> {
-        if matches!(self.options.direction, Direction::Up { .. }) {
+        if self.options.lint && matches!(self.options.direction, Direction::Up { .. }) {
             lint::refuse_errors(&lint::lint(self.migrations))?;
         }
         let lock = RunLock::take(self.admin).await?;

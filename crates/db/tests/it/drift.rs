@@ -134,7 +134,7 @@ async fn a_tenant_at_an_older_version_is_no_drift_and_one_at_an_unknown_one_has_
     db.tenant("globex").await;
     let later = with(&[(
         "tenant/0100_nick.up.sql",
-        "ALTER TABLE users DROP COLUMN avatar_url; ALTER TABLE users ADD COLUMN nick text; CREATE TABLE more (id int);",
+        "-- tenantry: allow=drop-column reason=\"a test\"\nALTER TABLE users DROP COLUMN avatar_url; ALTER TABLE users ADD COLUMN nick text; CREATE TABLE more (id int);",
     )]);
     migrate_tenant(&db, &later, acme.id).await.unwrap();
     nothing(&drift(&db, &later).await, 2);
