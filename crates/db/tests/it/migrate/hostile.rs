@@ -1,8 +1,9 @@
 //! Files that would leave half of themselves behind: refused when they are read, or failing whole.
 
+use tenantry_db::ErrorKind;
 use tenantry_db::migrate::Migrations;
 
-use super::fleet::Fleet;
+use super::fleet::{Fleet, LABEL};
 use super::{failure, files};
 use crate::texts;
 
@@ -37,34 +38,45 @@ fn what_would_split_a_file_is_refused_when_it_is_read() {
 }
 
 #[tokio::test]
-async fn what_commits_from_within_fails_whole() {
+async fn what_commits_from_within_is_refused_or_fails_whole() {
     let fleet = Fleet::new(1).await;
     for text in [
         "CREATE TABLE label (); DO $$ BEGIN COMMIT; END $$;",
-        "CREATE TABLE label (); DO $$ BEGIN ROLLBACK; END $$;",
-        "CREATE TABLE label (); CREATE PROCEDURE p() LANGUAGE plpgsql AS $$ BEGIN COMMIT; END $$; CALL p();",
+        "CREATE PROCEDURE p() LANGUAGE plpgsql AS $$ BEGIN ROLLBACK; END $$; CALL p();",
     ] {
         fleet.write(&[("tenant/0101_hostile.up.sql", text)]);
-        let report = fleet.run(fleet.options()).await.unwrap();
-        assert_eq!(failure(&report).sqlstate.as_deref(), Some("2D000"), "{text}: {report:?}");
-        fleet.assert_whole("label", 101).await;
-        assert!(fleet.at(101).await.is_empty());
+        let error = fleet.run(fleet.options()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{text}: {error}");
+        assert!(error.to_string().contains("in a body"), "{text}: {error}");
     }
+    // What no lint sees into: the server refuses it, because the file is one message.
+    fleet
+        .superuser
+        .batch_execute(
+            "CREATE PROCEDURE public.hidden() LANGUAGE plpgsql AS $$ BEGIN COMMIT; END $$",
+        )
+        .await
+        .unwrap();
+    fleet.write(&[("tenant/0101_hostile.up.sql", "CREATE TABLE label (id int); CALL hidden();")]);
+    let report = fleet.run(fleet.options()).await.unwrap();
+    assert_eq!(failure(&report).sqlstate.as_deref(), Some("2D000"), "{report:?}");
+    fleet.assert_whole("label", 101).await;
+    assert!(fleet.at(101).await.is_empty());
 }
 
-/// A file can't take the ledger's statements elsewhere: to tables or functions of its own, to another
-/// tenant's row, or out of the owner's rights.
+/// What stands first in the path does not take the ledger's statements to itself.
 #[tokio::test]
-async fn what_a_file_leaves_behind_does_not_reach_the_ledger() {
-    let fleet = Fleet::new(2).await;
-    fleet.write(&[(
-        "tenant/0101_hostile.up.sql",
-        "CREATE TABLE migrations (version bigint); CREATE TABLE tenants (id uuid, schema_version bigint);
-         CREATE FUNCTION now() RETURNS timestamptz LANGUAGE sql RETURN 'epoch'::timestamptz;
-         CREATE FUNCTION clock_timestamp() RETURNS timestamptz LANGUAGE sql RETURN 'epoch'::timestamptz;
-         CREATE TABLE label (); SET LOCAL search_path TO pg_temp",
-    )]);
-    fleet.to_head().await;
+async fn what_a_schema_holds_does_not_reach_the_ledger() {
+    let fleet = Fleet::new(1).await;
+    fleet
+        .sql(
+            1,
+            "CREATE TABLE migrations (version bigint); CREATE TABLE tenants (id uuid, schema_version bigint);
+             CREATE FUNCTION now() RETURNS timestamptz LANGUAGE sql RETURN 'epoch'::timestamptz;
+             CREATE FUNCTION clock_timestamp() RETURNS timestamptz LANGUAGE sql RETURN 'epoch'::timestamptz",
+        )
+        .await;
+    fleet.write(&[LABEL]).to_head().await;
     fleet.assert_whole("label", 101).await;
     let wrong = "SELECT schema_name::text FROM public.migrations
                  WHERE applied_at < now() - interval '1 hour' AND version = 101";
