@@ -104,6 +104,8 @@ pub struct Tenants {
     pub default_tier: String,
     /// Subdomains that nobody may take, beyond the built-in ones.
     pub reserved_subdomains: Vec<String>,
+    /// How many are provisioned ahead of time; 0 for none.
+    pub ready_pool: u16,
 }
 
 /// Where migrations come from, and their limits.

@@ -45,6 +45,7 @@ pub async fn delete_tenant_schema(
          SET LOCAL ROLE NONE;
          SELECT {control}.drop_tenant_role('{tenant}');
          DELETE FROM public.migrations WHERE schema_name = '{schema}';
+         DELETE FROM public.idempotency_keys WHERE tenant_id = '{tenant}';
          DELETE FROM public.tenants WHERE id = '{tenant}';",
         owner = admin.roles.owner(),
         control = admin.roles.control_schema(),

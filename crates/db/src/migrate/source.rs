@@ -22,6 +22,8 @@ const PUBLIC: &[(&str, &str)] = embedded!("public":
     "0003_seed_reference_data.down.sql",
     "0004_announce_tenant_changes.up.sql",
     "0004_announce_tenant_changes.down.sql",
+    "0006_remember_sign_ups.up.sql",
+    "0006_remember_sign_ups.down.sql",
 );
 
 const TENANT: &[(&str, &str)] = embedded!("tenant":
