@@ -36,6 +36,9 @@ pub(crate) enum Code {
     EmailTaken,
     InvalidState,
     LegalHold,
+    PreconditionFailed,
+    IdempotencyMismatch,
+    IdempotencyInProgress,
     TenantBusy,
     KeysUnavailable,
     DatabaseUnavailable,
@@ -85,6 +88,17 @@ impl Code {
             Self::EmailTaken => ("email_taken", S::CONFLICT, "The email address is taken"),
             Self::InvalidState => ("invalid_state", S::CONFLICT, "It can't be done at the moment"),
             Self::LegalHold => ("legal_hold", S::CONFLICT, "The tenant is under a legal hold"),
+            Self::PreconditionFailed => {
+                ("precondition_failed", S::PRECONDITION_FAILED, "It was changed meanwhile")
+            }
+            Self::IdempotencyMismatch => (
+                "idempotency_mismatch",
+                S::UNPROCESSABLE_ENTITY,
+                "The key belongs to another request",
+            ),
+            Self::IdempotencyInProgress => {
+                ("idempotency_in_progress", S::CONFLICT, "The request is still under way")
+            }
             Self::TenantBusy => ("tenant_busy", S::TOO_MANY_REQUESTS, "Too many requests at once"),
             Self::KeysUnavailable => {
                 ("keys_unavailable", S::SERVICE_UNAVAILABLE, "Tokens can't be checked")
@@ -107,7 +121,7 @@ impl Code {
     /// When it may be worth another try, in seconds.
     fn retry_after_s(self) -> Option<u16> {
         match self {
-            Self::TenantBusy => Some(1),
+            Self::TenantBusy | Self::IdempotencyInProgress => Some(1),
             Self::KeysUnavailable | Self::DatabaseUnavailable => Some(5),
             _ => None,
         }
@@ -298,6 +312,18 @@ fn of_error(error: &Error) -> Problem {
         Error::InvalidState { status, .. } => {
             Problem::new(Code::InvalidState, format!("the tenant is {status}"))
         }
+        Error::ChangedMeanwhile(_) => Problem::new(
+            Code::PreconditionFailed,
+            "it is no longer as `If-Match` says: read it again",
+        ),
+        Error::IdempotencyMismatch => Problem::new(
+            Code::IdempotencyMismatch,
+            "this `Idempotency-Key` was used for a request with another body",
+        ),
+        Error::IdempotencyInProgress => Problem::new(
+            Code::IdempotencyInProgress,
+            "a request with this `Idempotency-Key` is being worked on: ask again",
+        ),
         Error::LegalHold(_) => Problem::new(Code::LegalHold, "lift the hold first"),
         Error::Busy(_) => Problem::new(Code::InvalidState, "it is being changed by somebody else"),
         Error::TenantBusy(_) => {

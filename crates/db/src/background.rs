@@ -13,11 +13,11 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// A failure is said once, and ends nothing: the pause doubles with each further one, up to a minute. A
 /// step that is under way when `stop` comes is dropped, so it must be safe to drop; what is done in a
 /// transaction is.
-pub(crate) async fn repeat(
-    doing: &str,
+pub(crate) async fn repeat<F: Future<Output = Result<(), Error>>>(
+    doing: &'static str,
     every: Duration,
     stop: impl Future<Output = ()>,
-    mut step: impl AsyncFnMut() -> Result<(), Error>,
+    mut step: impl FnMut() -> F,
 ) {
     let steps = async {
         let mut failures: u32 = 0;
@@ -84,13 +84,16 @@ mod tests {
     async fn failures_end_nothing_and_a_stop_ends_it_at_once() {
         let mut calls = 0;
         let stop = tokio::time::sleep(Duration::from_secs(20));
-        let step = async || {
+        let step = || {
             calls += 1;
-            match calls {
-                1..=3 => Err(Error::TransactionFailed),
-                // Never done: only the stop ends it.
-                5 => std::future::pending().await,
-                _ => Ok(()),
+            let call = calls;
+            async move {
+                match call {
+                    1..=3 => Err(Error::TransactionFailed),
+                    // Never done: only the stop ends it.
+                    5 => std::future::pending().await,
+                    _ => Ok(()),
+                }
             }
         };
         repeat("try", Duration::from_secs(1), stop, step).await;

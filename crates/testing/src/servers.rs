@@ -99,6 +99,9 @@ prefix = \"{PREFIX}\"
 
 [lanes]
 secret = \"{lane_secret}\"
+
+[tenants]
+ready_pool = 0
 "
         )
     }
@@ -122,7 +125,8 @@ secret = \"{lane_secret}\"
         ] {
             layers = test(layers, key, value.into());
         }
-        layers
+        // A test that wants one says so: others have no use for ten tenants more.
+        test(layers, "tenants.ready_pool", 0.into())
     }
 
     /// PgBouncer's settings, for a test that starts it again.

@@ -26,7 +26,10 @@ pub async fn keep_ready_pool(installation: Installation, stop: impl Future<Outpu
     if installation.config().tenants.ready_pool == 0 {
         return;
     }
-    let fill = async || fill_ready_pool(&installation).await.map(drop);
+    let fill = || {
+        let installation = installation.clone();
+        async move { fill_ready_pool(&installation).await.map(drop) }
+    };
     background::repeat("fill the ready pool", EVERY, stop, fill).await;
 }
 

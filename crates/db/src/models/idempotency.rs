@@ -3,14 +3,18 @@
 //! Who asked and with which key is kept as a digest only. Refuses to wait: a request that is still under
 //! way is an error, not a queue.
 
+use std::time::Duration;
+
 use futures_util::future::join;
 use sha2::{Digest, Sha256};
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
+use crate::background;
 use crate::direct::AdminDb;
 use crate::error::{Doing, Error};
 use crate::ids::TenantId;
+use crate::installation::Installation;
 use crate::models::tenants::Tenant;
 
 /// A request that may be sent more than once and is to be done once.
@@ -95,7 +99,17 @@ pub(crate) async fn remember(
     Ok(())
 }
 
-/// Forgets answers of more than 24 hours ago, at most [`FORGOTTEN_AT_ONCE`] of them. Yields how many.
+/// Forgets answers of more than 24 hours ago, until `stop` is done.
+pub async fn keep_forgetting(installation: Installation, stop: impl Future<Output = ()>) {
+    const EVERY: Duration = Duration::from_secs(60);
+    let forget = || {
+        let installation = installation.clone();
+        async move { forget_old_requests(installation.admin()).await.map(drop) }
+    };
+    background::repeat("forget old requests", EVERY, stop, forget).await;
+}
+
+/// Forgets answers of more than 24 hours ago, [`FORGOTTEN_AT_ONCE`] at most. Yields how many.
 ///
 /// # Errors
 /// [`Error::Unavailable`] or [`Error::Database`].
