@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark's report is its output")]
 
 mod measure;
+mod provision;
 mod route;
 
 use clap::Parser;
@@ -15,11 +16,14 @@ use clap::Parser;
 enum Bench {
     /// One lookup through PgBouncer: unbound, bound in one trip, and bound in four
     Route(route::Options),
+    /// A sign-up: the bare DDL, provisioned at once, from the ready pool, and over HTTP
+    Provision(provision::Options),
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Bench::parse() {
         Bench::Route(options) => route::run(&options).await,
+        Bench::Provision(options) => provision::run(&options).await,
     }
 }

@@ -5,9 +5,11 @@
 //! outside the transaction needs to be undone, since roles are transactional in PostgreSQL too.
 
 use deadpool_postgres::Object;
+use futures_util::future::join3;
 use serde_json::{Map, Value, json};
 use tokio_postgres::GenericClient;
 
+use super::suspend::limit_waiting;
 use super::values;
 use crate::config::Config;
 use crate::direct::{AdminDb, begin};
@@ -71,14 +73,15 @@ impl NewTenant {
 /// Creates a tenant, whole and at the head of the tenant set: takes one of the ready pool, or
 /// provisions one if there is none to be had.
 ///
-/// Without an idempotency key, one from the pool costs one statement. With a key that was used for the
+/// Without an idempotency key, one from the pool costs one round trip. With a key that was used for the
 /// same request before, yields the tenant as it was created then.
 ///
 /// Cancel-safe: a dropped call leaves a whole tenant or none.
 ///
 /// # Errors
 /// [`Error::SubdomainTaken`] for a name in use; [`Error::Behind`] if the public schema lacks a
-/// migration of its set; [`Error::IdempotencyMismatch`] and [`Error::IdempotencyInProgress`].
+/// migration of its set; [`Error::IdempotencyMismatch`] and [`Error::IdempotencyInProgress`];
+/// [`Error::Busy`] where another sign-up holds the subdomain for `migrations.lock_timeout`.
 pub async fn create_tenant(
     admin: &AdminDb,
     migrations: &Migrations,
@@ -110,11 +113,11 @@ struct Creation<'a> {
 
 impl Creation<'_> {
     async fn run(&self, db: &mut Object) -> Result<Tenant, Error> {
-        // A transaction of its own: the statement is all there is to do.
-        if let Some(tenant) = self.claim(&***db).await? {
+        if let Some(tenant) = self.claim_at_once(db).await? {
             return Ok(tenant);
         }
         let tx = begin(db).await?;
+        limit_waiting(&tx, self.admin).await?;
         let tenant = self.provision(&tx).await?;
         tx.commit().await.doing("commit the new tenant")?;
         Ok(tenant)
@@ -126,6 +129,7 @@ impl Creation<'_> {
         request: &IdempotentRequest,
     ) -> Result<Tenant, Error> {
         let tx = begin(db).await?;
+        limit_waiting(&tx, self.admin).await?;
         if let Some(former) = idempotency::begin(&tx, request).await? {
             return Ok(former);
         }
@@ -138,6 +142,26 @@ impl Creation<'_> {
         Ok(tenant)
     }
 
+    /// In one trip: the statement is all there is to do. If it fails, the COMMIT after it undoes nothing
+    /// that was done, and its own error tells of what is checked only then.
+    async fn claim_at_once(&self, db: &Object) -> Result<Option<Tenant>, Error> {
+        let client: &tokio_postgres::Client = db;
+        let begin = format!(
+            "BEGIN; SET LOCAL lock_timeout = {}",
+            self.admin.limits.lock_timeout.as_millis()
+        );
+        let (begun, claimed, committed) =
+            join3(client.batch_execute(&begin), self.claim(client), client.batch_execute("COMMIT"))
+                .await;
+        begun.doing("begin a transaction")?;
+        let claimed = claimed?;
+        committed.doing("commit the new tenant")?;
+        if let Some(tenant) = &claimed {
+            tracing::info!(tenant.id = %tenant.id, lane = %tenant.lane, "ready tenant taken");
+        }
+        Ok(claimed)
+    }
+
     async fn claim(&self, db: &impl GenericClient) -> Result<Option<Tenant>, Error> {
         let heads = Heads::of(self.migrations);
         let claim = Claim {
@@ -147,11 +171,7 @@ impl Creation<'_> {
             settings: &self.new.settings,
             details: &self.details(),
         };
-        let claimed = ready::claim(db, heads, &claim, self.actor).await?;
-        if let Some(tenant) = &claimed {
-            tracing::info!(tenant.id = %tenant.id, lane = %tenant.lane, "tenant created from the ready pool");
-        }
-        Ok(claimed)
+        ready::claim(db, heads, &claim, self.actor).await
     }
 
     async fn provision(&self, tx: &tokio_postgres::Transaction<'_>) -> Result<Tenant, Error> {

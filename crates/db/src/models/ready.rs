@@ -12,7 +12,7 @@ use crate::error::{Doing, Error};
 use crate::ids::{LaneId, Subdomain, TenantId};
 use crate::migrate::Migrations;
 use crate::models::audit::{Action, Actor, insert_audit};
-use crate::models::tenants::{Tenant, is_taken_subdomain, tenant_columns};
+use crate::models::tenants::{Tenant, busy_subdomain, is_taken_subdomain, tenant_columns};
 
 /// Who of the pool may be handed out: whoever is like every other tenant of the program that asks. The
 /// only place that says so; `$1` is the head of its tenant set.
@@ -100,7 +100,7 @@ pub(crate) async fn claim(
     match claimed {
         Ok(row) => row.as_ref().map(Tenant::from_row).transpose(),
         Err(e) if is_taken_subdomain(&e) => Err(Error::SubdomainTaken(claim.subdomain.to_string())),
-        Err(e) => Err(e).doing("claim a tenant of the ready pool"),
+        Err(e) => Err(e).doing("claim a tenant of the ready pool").map_err(busy_subdomain),
     }
 }
 

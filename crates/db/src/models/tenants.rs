@@ -341,7 +341,17 @@ pub(crate) async fn insert(
         Ok(inserted) => Tenant::from_row(&inserted),
         Err(e) if is_taken_subdomain(&e) => Err(Error::SubdomainTaken(row.subdomain.to_string())),
         Err(e) if violates(&e, "tenants_pkey") => Err(Error::TenantExists(row.id)),
-        Err(e) => Err(e).doing("record the tenant"),
+        Err(e) => Err(e).doing("record the tenant").map_err(busy_subdomain),
+    }
+}
+
+/// Somebody else has been about to take the subdomain for long.
+pub(crate) fn busy_subdomain(error: Error) -> Error {
+    match &error {
+        Error::Database { source, .. } if source.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            Error::Busy("the subdomain".to_owned())
+        }
+        _ => error,
     }
 }
 

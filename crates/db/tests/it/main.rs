@@ -4,6 +4,7 @@
 
 mod attacks;
 mod cancel;
+mod changes;
 mod directory;
 mod doctor;
 mod init;
@@ -13,6 +14,8 @@ mod models;
 mod moving;
 mod pooler;
 mod provisioning;
+mod ready_pool;
+mod ready_pool_failures;
 mod rig;
 mod rights;
 mod suspension;
