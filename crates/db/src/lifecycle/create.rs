@@ -5,7 +5,7 @@
 //! outside the transaction needs to be undone, since roles are transactional in PostgreSQL too.
 
 use deadpool_postgres::Object;
-use futures_util::future::join3;
+use futures_util::future::{join, join_all, join3};
 use serde_json::{Map, Value, json};
 use tokio_postgres::GenericClient;
 
@@ -117,7 +117,6 @@ impl Creation<'_> {
             return Ok(tenant);
         }
         let tx = begin(db).await?;
-        limit_waiting(&tx, self.admin).await?;
         let tenant = self.provision(&tx).await?;
         tx.commit().await.doing("commit the new tenant")?;
         Ok(tenant)
@@ -176,7 +175,12 @@ impl Creation<'_> {
 
     async fn provision(&self, tx: &tokio_postgres::Transaction<'_>) -> Result<Tenant, Error> {
         let (new, set) = (self.new, &self.migrations.tenant);
-        migrate::require_public_head(tx, &self.migrations.public).await?;
+        let (limited, at_head) = join(
+            limit_waiting(tx, self.admin),
+            migrate::require_public_head(tx, &self.migrations.public),
+        )
+        .await;
+        limited.and(at_head)?;
         // First, so that a taken subdomain costs nothing but this statement.
         let row = TenantInsert {
             id: new.id,
@@ -188,8 +192,13 @@ impl Creation<'_> {
             schema_version: set.head(),
         };
         let tenant = tenants::insert(tx, &row).await?;
-        create_tenant_schema(tx, self.admin, set, new.id, new.lane).await?;
-        audit::record(tx, self.actor, Action::Created, new.id, &self.details()).await?;
+        let details = self.details();
+        let (schema, audited) = join(
+            create_tenant_schema(tx, self.admin, set, new.id, new.lane),
+            audit::record(tx, self.actor, Action::Created, new.id, &details),
+        )
+        .await;
+        schema.and(audited)?;
         tracing::info!(tenant.id = %new.id, lane = %new.lane, "tenant created");
         Ok(tenant)
     }
@@ -201,6 +210,9 @@ impl Creation<'_> {
 
 /// Makes a tenant's role and schema with all tables at head, in the caller's transaction, which
 /// acts as the owner from then on.
+///
+/// In one trip: all is sent before the first answer is there. What follows a statement that failed is
+/// refused, since the transaction is aborted by then; the first error is the one that says why.
 pub(super) async fn create_tenant_schema(
     tx: &tokio_postgres::Transaction<'_>,
     admin: &AdminDb,
@@ -209,13 +221,21 @@ pub(super) async fn create_tenant_schema(
     lane: LaneId,
 ) -> Result<(), Error> {
     let schema = tenant.schema();
-    tx.batch_execute(&role_and_schema(schema, lane, &admin.roles))
-        .await
-        .doing(format!("create schema and role `{schema}`"))?;
-    for migration in set.migrations() {
-        Batch::tenant(migration, schema, &admin.roles, &admin.limits).send(tx).await?;
-    }
-    migrate::record(tx, &schema.to_string(), set.migrations()).await
+    let (opening, name) = (role_and_schema(schema, lane, &admin.roles), schema.to_string());
+    let files: Vec<_> = set
+        .migrations()
+        .iter()
+        .map(|migration| Batch::tenant(migration, schema, &admin.roles, &admin.limits))
+        .collect();
+    let (opened, applied, recorded) = join3(
+        tx.batch_execute(&opening),
+        join_all(files.iter().map(|file| file.send(tx))),
+        migrate::record(tx, &name, set.migrations()),
+    )
+    .await;
+    opened.doing(format!("create schema and role `{schema}`"))?;
+    applied.into_iter().collect::<Result<(), _>>()?;
+    recorded
 }
 
 /// The role, then the empty schema with all that later tables inherit.
