@@ -5,6 +5,7 @@
 mod database;
 mod grants;
 mod pooler;
+mod ready_pool;
 mod roles;
 
 use serde::Serialize;

@@ -3,5 +3,7 @@
 mod content;
 mod health;
 mod reference;
+mod sign_ups;
+mod tenant_update;
 mod tenants;
 mod users;
