@@ -6,6 +6,7 @@ mod exit_codes;
 mod kill;
 mod lifecycle;
 mod program;
+mod ready_pool;
 mod reference;
 mod token;
 mod up;
