@@ -16,6 +16,7 @@ use tenantry_db::{Config, Installation, TenantDb, TenantId};
 use tenantry_testing::{Servers, TestDatabase, temp_dir};
 use tokio::net::TcpListener;
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 use crate::measure::Sample;
 
@@ -84,10 +85,12 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
             }
         }
     }
-    let durability = if options.durable { "as on a real server" } else { "off (fsync)" };
     println!(
-        "Sign-ups, {} rounds of {} for each line; durability {durability}.\n",
-        options.rounds, options.sign_ups
+        "Sign-ups, {} rounds of {} for each line; fsync {}, synchronous_commit {}.\n",
+        options.rounds,
+        options.sign_ups,
+        rig.setting("fsync").await?,
+        rig.setting("synchronous_commit").await?,
     );
     for (clients, samples) in CLIENTS.into_iter().zip(samples) {
         report(clients, samples);
@@ -172,6 +175,12 @@ impl Rig {
              {files}
              ;COMMIT"
         )
+    }
+
+    async fn setting(&self, name: &str) -> anyhow::Result<String> {
+        let show = "SELECT current_setting($1)";
+        let row = self.superusers[0].query_typed_one(show, &[(&name, Type::TEXT)]).await?;
+        Ok(row.get(0))
     }
 
     /// Fills the pool with at least so many.

@@ -6,6 +6,7 @@ use tenantry_db::lifecycle::{TenantChange, suspend_tenant, update_tenant};
 use tenantry_db::{Error, ErrorKind, Subdomain};
 use tenantry_testing::TestDatabase;
 
+use crate::provisioning::until;
 use crate::texts;
 
 fn renamed(db: &TestDatabase, subdomain: &str) -> TenantChange {
@@ -114,6 +115,28 @@ async fn what_is_taken_deleted_or_swapped_is_refused() {
         }
     }
     let superuser = db.superuser().await;
+    // Somebody gives up a name and then wants the row of whoever waits for it.
+    superuser
+        .batch_execute(
+            "SET deadlock_timeout = '1min'; BEGIN;
+             UPDATE public.tenants SET subdomain = 'given-up' WHERE subdomain = 'globex'",
+        )
+        .await
+        .unwrap();
+    let other = db.superuser().await;
+    let waiting = "SELECT '' FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let (refused, held) =
+        tokio::join!(update_tenant(&db.admin, acme.id, &to_globex, &actor), async {
+            until(&other, waiting).await;
+            superuser
+                .batch_execute(
+                    "UPDATE public.tenants SET name = name WHERE subdomain = 'acme'; ROLLBACK",
+                )
+                .await
+        });
+    held.unwrap();
+    assert!(matches!(refused, Err(Error::Busy(_))), "{refused:?}");
     for status in [
         "status = 'deleted', deleted_at = now(), purge_after = now()",
         "status = 'purging'",

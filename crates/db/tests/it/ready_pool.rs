@@ -295,16 +295,27 @@ async fn the_job_keeps_it_full_outlives_an_outage_and_ends_when_told() {
     let keep = tokio::spawn(keep);
     crate::provisioning::until(&superuser, "SELECT '' FROM public.tenants HAVING count(*) = 3")
         .await;
-    superuser.batch_execute("ALTER TABLE public.tenants RENAME TO away").await.unwrap();
+    // A sequence is not rolled back: it counts how often somebody tried.
     superuser
         .batch_execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            "CREATE SEQUENCE public.tried;
+             CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+                 AS $$ BEGIN PERFORM nextval('public.tried'); RAISE 'injected'; END $$;
+             CREATE TRIGGER fail BEFORE INSERT ON public.tenants EXECUTE FUNCTION public.fail()",
+        )
+        .await
+        .unwrap();
+    db.tenant("acme").await;
+    let tried = "SELECT '' FROM public.tried WHERE last_value > 1";
+    crate::provisioning::until(&superuser, tried).await;
+    superuser
+        .batch_execute(
+            "DROP TRIGGER fail ON public.tenants;
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity
              WHERE datname = current_database() AND pid <> pg_backend_pid()",
         )
         .await
         .unwrap();
-    superuser.batch_execute("ALTER TABLE public.away RENAME TO tenants").await.unwrap();
-    db.tenant("acme").await;
     crate::provisioning::until(&superuser, "SELECT '' FROM public.tenants HAVING count(*) = 4")
         .await;
     stop.send(()).unwrap();
