@@ -288,6 +288,10 @@ impl From<Error> for Problem {
     }
 }
 
+const CHANGED: &str = "it is no longer as `If-Match` says: read it again";
+const OTHER_BODY: &str = "this `Idempotency-Key` was used for a request with another body";
+const UNDER_WAY: &str = "a request with this `Idempotency-Key` is being worked on: ask again";
+
 fn of_error(error: &Error) -> Problem {
     let unavailable = || Problem::new(Code::DatabaseUnavailable, "try again later");
     let internal =
@@ -312,18 +316,9 @@ fn of_error(error: &Error) -> Problem {
         Error::InvalidState { status, .. } => {
             Problem::new(Code::InvalidState, format!("the tenant is {status}"))
         }
-        Error::ChangedMeanwhile(_) => Problem::new(
-            Code::PreconditionFailed,
-            "it is no longer as `If-Match` says: read it again",
-        ),
-        Error::IdempotencyMismatch => Problem::new(
-            Code::IdempotencyMismatch,
-            "this `Idempotency-Key` was used for a request with another body",
-        ),
-        Error::IdempotencyInProgress => Problem::new(
-            Code::IdempotencyInProgress,
-            "a request with this `Idempotency-Key` is being worked on: ask again",
-        ),
+        Error::ChangedMeanwhile(_) => Problem::new(Code::PreconditionFailed, CHANGED),
+        Error::IdempotencyMismatch => Problem::new(Code::IdempotencyMismatch, OTHER_BODY),
+        Error::IdempotencyInProgress => Problem::new(Code::IdempotencyInProgress, UNDER_WAY),
         Error::LegalHold(_) => Problem::new(Code::LegalHold, "lift the hold first"),
         Error::Busy(_) => Problem::new(Code::InvalidState, "it is being changed by somebody else"),
         Error::TenantBusy(_) => {

@@ -71,9 +71,9 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     // The first round warms, and is thrown away.
     for round in 0..=options.rounds {
         for (at, clients) in CLIENTS.into_iter().enumerate() {
-            for way in 0..WAYS.len() {
+            for (way, sample) in samples[at].iter_mut().enumerate() {
                 let (mut warm, clients) = (Sample::default(), (0..clients).collect::<Vec<_>>());
-                let sample = if round == 0 { &mut warm } else { &mut samples[at][way] };
+                let sample = if round == 0 { &mut warm } else { sample };
                 if way >= 3 {
                     rig.stock(options.sign_ups + most).await?;
                 } else {
