@@ -175,13 +175,6 @@ impl Creation<'_> {
 
     async fn provision(&self, tx: &tokio_postgres::Transaction<'_>) -> Result<Tenant, Error> {
         let (new, set) = (self.new, &self.migrations.tenant);
-        let (limited, at_head) = join(
-            limit_waiting(tx, self.admin),
-            migrate::require_public_head(tx, &self.migrations.public),
-        )
-        .await;
-        limited.and(at_head)?;
-        // First, so that a taken subdomain costs nothing but this statement.
         let row = TenantInsert {
             id: new.id,
             name: &new.name,
@@ -191,7 +184,17 @@ impl Creation<'_> {
             lane: new.lane,
             schema_version: set.head(),
         };
-        let tenant = tenants::insert(tx, &row).await?;
+        // Before the DDL, so that a taken subdomain costs next to nothing; its error is the one that
+        // says why, since what is asked after it finds an aborted transaction.
+        let (limited, at_head, tenant) = join3(
+            limit_waiting(tx, self.admin),
+            migrate::require_public_head(tx, &self.migrations.public),
+            tenants::insert(tx, &row),
+        )
+        .await;
+        limited?;
+        let tenant = tenant?;
+        at_head?;
         let details = self.details();
         let (schema, audited) = join(
             create_tenant_schema(tx, self.admin, set, new.id, new.lane),
