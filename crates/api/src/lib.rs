@@ -6,10 +6,12 @@
 
 pub mod auth;
 
+mod background;
 mod body;
 mod config;
 mod cursor;
 mod fields;
+mod headers;
 mod metrics;
 mod middleware;
 mod problem;
@@ -24,6 +26,8 @@ use axum::Router;
 use tenantry_db::{Error, Installation};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+
+use self::background::Background;
 
 pub use auth::AuthSettings;
 pub use config::{HttpSettings, Settings};
@@ -47,10 +51,10 @@ pub async fn serve(
     let mut beside = JoinSet::new();
     beside.spawn(state.upkeep());
     beside.spawn(async move { directory.follow().await });
-    let installation = state.installation().clone();
-    beside.spawn(async move { tenantry_db::lifecycle::run_due_purges(&installation).await });
+    let background = Background::start(state.installation());
     let metrics = state.metrics().clone();
     server::run(listener, router(state), &http, &metrics, shutdown).await;
+    background.end().await;
     Ok(())
 }
 

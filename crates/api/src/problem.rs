@@ -39,6 +39,9 @@ pub(crate) enum Code {
     LegalHold,
     ConfirmationRequired,
     ErasureUnavailable,
+    PreconditionFailed,
+    IdempotencyMismatch,
+    IdempotencyInProgress,
     TenantBusy,
     KeysUnavailable,
     DatabaseUnavailable,
@@ -94,6 +97,17 @@ impl Code {
             Self::ErasureUnavailable => {
                 ("erasure_unavailable", S::SERVICE_UNAVAILABLE, "Nothing can be purged")
             }
+            Self::PreconditionFailed => {
+                ("precondition_failed", S::PRECONDITION_FAILED, "It was changed meanwhile")
+            }
+            Self::IdempotencyMismatch => (
+                "idempotency_mismatch",
+                S::UNPROCESSABLE_ENTITY,
+                "The key belongs to another request",
+            ),
+            Self::IdempotencyInProgress => {
+                ("idempotency_in_progress", S::CONFLICT, "The request is still under way")
+            }
             Self::TenantBusy => ("tenant_busy", S::TOO_MANY_REQUESTS, "Too many requests at once"),
             Self::KeysUnavailable => {
                 ("keys_unavailable", S::SERVICE_UNAVAILABLE, "Tokens can't be checked")
@@ -116,7 +130,7 @@ impl Code {
     /// When it may be worth another try, in seconds.
     fn retry_after_s(self) -> Option<u16> {
         match self {
-            Self::TenantBusy => Some(1),
+            Self::TenantBusy | Self::IdempotencyInProgress => Some(1),
             Self::KeysUnavailable | Self::DatabaseUnavailable | Self::ErasureUnavailable => Some(5),
             _ => None,
         }
@@ -289,6 +303,10 @@ impl From<Error> for Problem {
     }
 }
 
+const CHANGED: &str = "it is no longer as `If-Match` says: read it again";
+const OTHER_BODY: &str = "this `Idempotency-Key` was used for a request with another body";
+const UNDER_WAY: &str = "a request with this `Idempotency-Key` is being worked on: ask again";
+
 fn of_error(error: &Error) -> Problem {
     let unavailable = || Problem::new(Code::DatabaseUnavailable, "try again later");
     let internal =
@@ -314,6 +332,9 @@ fn of_error(error: &Error) -> Problem {
             Problem::new(Code::InvalidState, format!("the tenant is {status}"))
         }
         Error::Erasure(error) => of_erasure(error),
+        Error::ChangedMeanwhile(_) => Problem::new(Code::PreconditionFailed, CHANGED),
+        Error::IdempotencyMismatch => Problem::new(Code::IdempotencyMismatch, OTHER_BODY),
+        Error::IdempotencyInProgress => Problem::new(Code::IdempotencyInProgress, UNDER_WAY),
         Error::LegalHold(_) => Problem::new(Code::LegalHold, "lift the hold first"),
         Error::Busy(_) => Problem::new(Code::InvalidState, "it is being changed by somebody else"),
         Error::TenantBusy(_) => {

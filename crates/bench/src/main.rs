@@ -7,6 +7,7 @@
 
 mod measure;
 mod migrate;
+mod provision;
 mod route;
 
 use clap::Parser;
@@ -18,6 +19,8 @@ enum Bench {
     Route(route::Options),
     /// One change for a fleet: batches alone, rollouts, a connection for each tenant
     Migrate(migrate::Options),
+    /// A sign-up: the bare DDL, provisioned at once, from the ready pool, and over HTTP
+    Provision(provision::Options),
 }
 
 #[tokio::main]
@@ -25,5 +28,6 @@ async fn main() -> anyhow::Result<()> {
     match Bench::parse() {
         Bench::Route(options) => route::run(&options).await,
         Bench::Migrate(options) => migrate::run(&options).await,
+        Bench::Provision(options) => provision::run(&options).await,
     }
 }

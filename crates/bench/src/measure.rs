@@ -33,6 +33,30 @@ impl Sample {
         self.took.get(at).map_or(f64::NAN, |d| d.as_secs_f64() * 1e6)
     }
 
+    /// Calls it so many times in all, each client one after the other.
+    pub(crate) async fn add_calls<C, E: std::fmt::Debug>(
+        &mut self,
+        clients: &[C],
+        calls: usize,
+        call: impl AsyncFn(&C) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let started = Instant::now();
+        let one = async |client: &C| {
+            let mut took = Vec::new();
+            for _ in 0..calls.div_ceil(clients.len()) {
+                let begun = Instant::now();
+                call(client).await?;
+                took.push(begun.elapsed());
+            }
+            Ok::<_, E>(took)
+        };
+        for took in join_all(clients.iter().map(one)).await {
+            self.took.extend(took?);
+        }
+        self.wall += started.elapsed();
+        Ok(())
+    }
+
     /// Calls it from each client, one after the other, until the time is over.
     pub(crate) async fn add<C, E: std::fmt::Debug>(
         &mut self,

@@ -110,6 +110,9 @@ pub(crate) struct Up {
     /// Create no demo tenants (`acme` and `globex`, with a little sample data)
     #[arg(long)]
     pub(crate) no_demo: bool,
+    /// Tenants to keep ready for a sign-up, up to 1000, 0 for none; kept for later starts [default: 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(..=1000))]
+    pub(crate) ready_pool: Option<u16>,
     /// Lanes in use, 1 to 32; kept for later starts [default: 4]
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u8).range(1..=32))]
     pub(crate) lanes: Option<u8>,
@@ -141,7 +144,7 @@ pub(crate) struct Init {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Tenant {
-    /// Create a tenant: role, schema and all tables in one transaction
+    /// Create a tenant: one of the ready pool, or role, schema and all tables in one transaction
     Create(TenantCreate),
     /// List tenants, oldest first
     List(TenantList),

@@ -96,6 +96,7 @@ pub(crate) struct Decided {
     pub(crate) pgbouncer_port: u16,
     pub(crate) database: &'static str,
     pub(crate) lanes: Option<u8>,
+    pub(crate) ready_pool: Option<u16>,
 }
 
 /// Writes the file of a data directory, with secrets from the former one or new ones, readable by
@@ -136,7 +137,8 @@ pub(crate) fn write(path: &Path, decided: &Decided) -> anyhow::Result<()> {
 /// A name of the sections written here that stands for something else in the file.
 fn no_section(document: &DocumentMut) -> Option<&'static str> {
     let other = |name: &&str| document.get(name).is_some_and(|item| !item.is_table_like());
-    ["database", "lanes", "roles", "http", "auth", "erasure"].into_iter().find(other)
+    let ours = ["database", "lanes", "roles", "http", "auth", "erasure", "tenants"];
+    ours.into_iter().find(other)
 }
 
 /// Puts what `up` decides into the file's text.
@@ -170,6 +172,9 @@ fn decide(document: &mut DocumentMut, decided: &Decided) -> anyhow::Result<()> {
         let former = text(document, section, "secret").filter(|secret| !secret.is_empty());
         let secret = former.map_or_else(random, Ok)?;
         set(document, section, "secret", value(secret));
+    }
+    if let Some(ready) = decided.ready_pool {
+        set(document, "tenants", "ready_pool", value(i64::from(ready)));
     }
     decided.lanes.map_or(Ok(()), |lanes| decide_lanes(document, lanes))
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+    Manager, ManagerConfig, Object, Pool, PoolError, QueueMode, RecyclingMethod, Runtime,
 };
 use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
@@ -109,6 +109,9 @@ impl DirectPool {
         );
         let pool = Pool::builder(manager)
             .max_size(size)
+            // The one used last: a backend that has looked on while others changed the catalog has its
+            // caches to build anew.
+            .queue_mode(QueueMode::Lifo)
             .wait_timeout(Some(settings.connect_timeout))
             .create_timeout(Some(settings.connect_timeout))
             .runtime(Runtime::Tokio1)

@@ -54,6 +54,15 @@ pub enum Error {
         /// Who still reaches it.
         members: Vec<String>,
     },
+    /// The tenant was changed since the caller looked at it.
+    #[error("tenant `{0}` was changed meanwhile")]
+    ChangedMeanwhile(crate::ids::TenantId),
+    /// The same idempotency key was used for another request.
+    #[error("the idempotency key was used for another request")]
+    IdempotencyMismatch,
+    /// The request with this idempotency key is still being worked on.
+    #[error("the request with this idempotency key is still under way")]
+    IdempotencyInProgress,
     /// A legal hold stands against removing the tenant.
     #[error("tenant `{0}` is under a legal hold")]
     LegalHold(crate::ids::TenantId),
@@ -205,7 +214,9 @@ impl Error {
             }
             Self::Erasure(error) => error.kind(),
             Self::Migration(error) => error.kind(),
-            Self::Busy(_) => ErrorKind::Busy,
+            Self::ChangedMeanwhile(_) => ErrorKind::Conflict,
+            Self::IdempotencyMismatch => ErrorKind::Invalid,
+            Self::Busy(_) | Self::IdempotencyInProgress => ErrorKind::Busy,
             Self::ServerTooOld { .. }
             | Self::UnsuitableServer(_)
             | Self::NotInitialised(_)
@@ -266,6 +277,15 @@ impl Error {
         match self {
             Self::Database { source, .. } => source.as_db_error().and_then(|e| e.constraint()),
             _ => None,
+        }
+    }
+
+    /// Whether the server knows no such table or column: the public schema is older than the program.
+    pub(crate) fn is_missing_relation(&self) -> bool {
+        const MISSING: [SqlState; 2] = [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN];
+        match self {
+            Self::Database { source, .. } => source.code().is_some_and(|c| MISSING.contains(c)),
+            _ => false,
         }
     }
 

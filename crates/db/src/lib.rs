@@ -15,6 +15,7 @@ pub mod migrate;
 pub mod models;
 pub mod pooler;
 
+mod background;
 mod direct;
 mod directory;
 mod door;

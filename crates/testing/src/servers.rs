@@ -118,6 +118,9 @@ prefix = \"{PREFIX}\"
 [lanes]
 secret = \"{lane_secret}\"
 
+[tenants]
+ready_pool = 0
+
 [erasure]
 ledger_dir = \"{}\"
 ",
@@ -145,7 +148,8 @@ ledger_dir = \"{}\"
         ] {
             layers = test(layers, key, value.into());
         }
-        layers
+        // A test that wants one says so: others have no use for ten tenants more.
+        test(layers, "tenants.ready_pool", 0.into())
     }
 
     /// PgBouncer's settings, for a test that starts it again.

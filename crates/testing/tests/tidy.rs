@@ -106,7 +106,7 @@ fn arrows_between_crates_never_run_upward() {
         ("tenantry-api", &["tenantry-db"]),
         ("tenantry", &["tenantry-api", "tenantry-db", "tenantry-stack"]),
         ("tenantry-testing", &["tenantry-db", "tenantry-stack"]),
-        ("tenantry-bench", &["tenantry-db", "tenantry-testing"]),
+        ("tenantry-bench", &["tenantry-api", "tenantry-db", "tenantry-testing"]),
         ("tenantry-fuzz", &["tenantry-api", "tenantry-db"]),
     ]);
     let may_use_anyhow = ["tenantry", "tenantry-testing", "tenantry-bench"];

@@ -46,6 +46,11 @@ impl Fields {
         self.values.is_empty()
     }
 
+    /// All fields as they were given, in an order that does not depend on the client's.
+    pub(crate) fn canonical(&self) -> Vec<u8> {
+        sorted(&Value::Object(self.values.clone())).to_string().into_bytes()
+    }
+
     pub(crate) fn error(&mut self, field: &str, message: impl Into<String>) {
         self.errors.push(FieldError { field: shortened(field), message: message.into() });
     }
@@ -117,6 +122,19 @@ impl<'de> Deserialize<'de> for Fields {
     }
 }
 
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => items.iter().map(sorted).collect(),
+        Value::Object(fields) => {
+            let mut fields: Vec<_> =
+                fields.iter().map(|(name, v)| (name.clone(), sorted(v))).collect();
+            fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+            Value::Object(fields.into_iter().collect())
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
+}
+
 fn has_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
@@ -156,6 +174,18 @@ mod tests {
         read.optional("d", object(100));
         read.required("f", text(5));
         insta::assert_snapshot!(shown(read), @r#"[{"field":"a","message":"must be text"},{"field":"b","message":"must be true or false"},{"field":"c","message":"holds a NUL character"},{"field":"d","message":"holds a NUL character"},{"field":"f","message":"is missing"}]"#);
+    }
+
+    #[test]
+    fn the_order_of_fields_means_nothing_and_their_values_do() {
+        let read = |text: &str| serde_json::from_str::<Fields>(text).unwrap().canonical();
+        assert_eq!(
+            read(r#"{"a": {"c": [1], "b": 2}, "d": ""}"#),
+            read(r#"{"d":"","a":{"b":2,"c":[1]}}"#)
+        );
+        assert_ne!(read(r#"{"a": [1, 2]}"#), read(r#"{"a": [2, 1]}"#));
+        assert_ne!(read(r#"{"a": 1}"#), read(r#"{"a": "1"}"#));
+        assert_ne!(read(r#"{"a": null}"#), read("{}"));
     }
 
     #[test]

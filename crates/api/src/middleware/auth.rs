@@ -87,6 +87,12 @@ impl<N> Platform<N> {
     pub(crate) fn actor(&self) -> Actor {
         Actor::new(format!("token:{}", self.claims.sub))
     }
+
+    /// Who the caller is, so that no other is taken for it: in two tenants, one subject may be two people.
+    pub(crate) fn identity(&self) -> String {
+        let tenant = self.claims.tenant_id.map_or_else(String::new, |id| id.to_string());
+        format!("{tenant} {}", self.claims.sub)
+    }
 }
 
 impl<N: Needed> FromRequestParts<ApiState> for Platform<N> {

@@ -6,6 +6,7 @@ mod list;
 mod numbers;
 mod reference;
 mod tenant_schema;
+mod tenant_update;
 mod tenants;
 mod users;
 
@@ -19,7 +20,10 @@ use crate::state::ApiState;
 pub(crate) fn all() -> Router<ApiState> {
     Router::new()
         .route("/api/tenants", get(tenants::list).post(tenants::create))
-        .route("/api/tenants/{id}", get(tenants::show).delete(deletion::delete))
+        .route(
+            "/api/tenants/{id}",
+            get(tenants::show).patch(tenant_update::update).delete(deletion::delete),
+        )
         .route("/api/tenants/{id}/schema", get(tenant_schema::show))
         .route("/api/tenants/{id}/suspend", post(tenants::suspend))
         .route("/api/tenants/{id}/resume", post(tenants::resume))

@@ -7,20 +7,22 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use tenantry_db::lifecycle::{self, NewTenant};
+use tenantry_db::models::idempotency::IdempotentRequest;
 use tenantry_db::models::tenants::{self as rows, Status, Tenant, TenantFilter};
 use tenantry_db::{Config, Subdomain, TenantId};
 
 use super::list::{self, List};
 use crate::body::{JsonBody, PathId, Query};
 use crate::fields::{Fields, object, one_of, text};
+use crate::headers::{self, IdempotencyKey};
 use crate::middleware::auth::{Platform, TenantsRead, TenantsWrite, VisibleTenant};
 use crate::problem::Problem;
 use crate::services;
 use crate::state::ApiState;
 
-const MAX_NAME_CHARS: usize = 255;
+pub(super) const MAX_NAME_CHARS: usize = 255;
 const MAX_TIER_CHARS: usize = 50;
-const MAX_SETTINGS_BYTES: usize = 64 * 1024;
+pub(super) const MAX_SETTINGS_BYTES: usize = 64 * 1024;
 
 /// Those that people may see: `ready` is the pool's own.
 const STATUSES: &[Status] =
@@ -84,21 +86,33 @@ pub(super) async fn list(
 pub(super) async fn show(
     VisibleTenant(tenant): VisibleTenant,
     State(state): State<ApiState>,
-) -> Result<Json<TenantJson>, Problem> {
+) -> Result<([(HeaderName, String); 1], Json<TenantJson>), Problem> {
     let tenant = rows::get_tenant(state.installation().reader(), &tenant).await?;
-    Ok(Json(tenant.into()))
+    Ok(([etag(&tenant)], Json(tenant.into())))
 }
 
+/// With an `Idempotency-Key`, the same request sent again gets the same answer.
 pub(super) async fn create(
     caller: Platform<TenantsWrite>,
     State(state): State<ApiState>,
+    IdempotencyKey(key): IdempotencyKey,
     JsonBody(fields): JsonBody,
-) -> Result<(StatusCode, [(HeaderName, String); 1], Json<TenantJson>), Problem> {
+) -> Result<(StatusCode, [(HeaderName, String); 2], Json<TenantJson>), Problem> {
     let installation = state.installation();
-    let new = new_tenant(installation.config(), fields)?;
+    let request =
+        key.map(|key| IdempotentRequest::new(&caller.identity(), &key, &fields.canonical()));
+    let mut new = new_tenant(installation.config(), fields)?;
+    if let Some(request) = request {
+        new = new.once(request);
+    }
     let tenant = services::tenant::create_tenant(installation, &new, &caller.actor()).await?;
-    let location = [(header::LOCATION, format!("/api/tenants/{}", tenant.id))];
-    Ok((StatusCode::CREATED, location, Json(tenant.into())))
+    let location = (header::LOCATION, format!("/api/tenants/{}", tenant.id));
+    Ok((StatusCode::CREATED, [location, etag(&tenant)], Json(tenant.into())))
+}
+
+/// What `If-Match` compares.
+pub(super) fn etag(tenant: &Tenant) -> (HeaderName, String) {
+    (header::ETAG, headers::etag(tenant.updated_at))
 }
 
 /// With `?now=true` it also waits for the transactions under way, and ends those that take too long.
@@ -139,7 +153,7 @@ fn new_tenant(config: &Config, mut fields: Fields) -> Result<NewTenant, Problem>
     Ok(NewTenant::new(config, &name, &subdomain, tier.as_deref(), settings)?)
 }
 
-fn usable_subdomain(config: &Config, value: Value) -> Result<String, String> {
+pub(super) fn usable_subdomain(config: &Config, value: Value) -> Result<String, String> {
     let text = text(Subdomain::MAX_BYTES)(value)?;
     let reserved = config.tenants.reserved_subdomains.contains(&text);
     match text.parse::<Subdomain>() {
@@ -154,7 +168,7 @@ fn usable_subdomain(config: &Config, value: Value) -> Result<String, String> {
     }
 }
 
-fn known_tier(config: &Config, value: Value) -> Result<String, String> {
+pub(super) fn known_tier(config: &Config, value: Value) -> Result<String, String> {
     let known = value.as_str().filter(|tier| config.tiers.contains_key(*tier));
     known.map(str::to_owned).ok_or_else(|| {
         let tiers: Vec<_> = config.tiers.keys().map(|tier| format!("`{tier}`")).collect();

@@ -1,6 +1,6 @@
 //! Tenants' life, as the service offers it.
 
-use tenantry_db::lifecycle::{self, Authority, ErasureLedger, NewTenant};
+use tenantry_db::lifecycle::{self, Authority, ErasureLedger, NewTenant, TenantChange};
 use tenantry_db::models::audit::Actor;
 use tenantry_db::models::tenants::Tenant;
 use tenantry_db::{Error, Installation, TenantId};
@@ -48,4 +48,21 @@ pub(crate) async fn purge_tenant(
         }
     });
     Ok(begun)
+}
+
+/// Changes a tenant, and lets go of what this process knew of it, under its former name too.
+///
+/// # Errors
+/// As [`lifecycle::update_tenant`].
+pub(crate) async fn update_tenant(
+    installation: &Installation,
+    tenant: TenantId,
+    change: &TenantChange,
+    actor: &Actor,
+) -> Result<Tenant, Error> {
+    let updated = lifecycle::update_tenant(installation.admin(), tenant, change, actor).await?;
+    for known in [&updated.before, &updated.now] {
+        installation.directory().learn(known).await;
+    }
+    Ok(updated.now)
 }

@@ -57,6 +57,7 @@ fn rows() -> Vec<Row> {
         (get.clone(), "/api/tenants", READ),
         (post.clone(), "/api/tenants", WRITE),
         (get.clone(), "/api/tenants/{id}", VISIBLE),
+        (patch.clone(), "/api/tenants/{id}", WRITE),
         (get.clone(), "/api/tenants/{id}/schema", VISIBLE),
         (post.clone(), "/api/tenants/{id}/suspend", WRITE),
         (post.clone(), "/api/tenants/{id}/resume", WRITE),

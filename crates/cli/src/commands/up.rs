@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tenantry_api::Settings;
 use tenantry_db::config::Layers;
+use tenantry_db::lifecycle;
 use tenantry_db::migrate::{Migrations, Rollout, RolloutOptions, RolloutReport, RunState, Stop};
 use tenantry_db::{AdminDb, Config, Error, Installation, init, pooler};
 use tenantry_stack::{PoolerLogin, PoolerSettings, Ports, Server, ServerExit, Stack, StackOptions};
@@ -216,6 +217,7 @@ async fn start(args: &Up, stack: &mut Stack, config: &Config) -> anyhow::Result<
         demo::ensure(&installation, &super::actor()).await?;
         step.end("demo tenants `acme` and `globex`");
     }
+    fill_ready_pool(&installation).await?;
     Ok(installation)
 }
 
@@ -227,6 +229,17 @@ async fn bring_to_head(config: &Config, migrations: &Migrations) -> anyhow::Resu
     let (_nobody, stop) = watch::channel(Stop::Go);
     let report = rollout.run(stop, |event| tracing::debug!(?event, "migration")).await?;
     Ok(report)
+}
+
+/// Without the pauses that the service makes later: nobody is served yet.
+async fn fill_ready_pool(installation: &Installation) -> anyhow::Result<()> {
+    let target = installation.config().tenants.ready_pool;
+    if target > 0 {
+        let step = Step::begin("filling the ready pool");
+        while lifecycle::fill_ready_pool(installation).await? > 0 {}
+        step.end(&format!("ready pool of {target} tenants"));
+    }
+    Ok(())
 }
 
 /// Writes the configuration file and reads it back, with nothing from the environment: what is
@@ -242,6 +255,7 @@ fn configure(args: &Up, stack: &Stack, config_path: &Path) -> anyhow::Result<Con
             pgbouncer_port: ports.pgbouncer,
             database: DATABASE,
             lanes: args.lanes,
+            ready_pool: args.ready_pool,
         },
     )?;
     let layers = Layers::defaults().file(config_path)?;

@@ -40,13 +40,21 @@ async fn a_killed_sign_up_leaves_nothing_and_can_be_repeated_at_once() {
                      + (SELECT count(*) FROM pg_roles r JOIN pg_auth_members m ON m.member = r.oid
                          WHERE m.roleid = 'shared_tenant'::regrole
                            AND NOT EXISTS (SELECT FROM pg_shdepend WHERE refobjid = r.oid))";
-    // At its first statement, in the middle, and at its last.
-    for table in ["tenants", "migrations", "audit_log"] {
-        // Lets readers through, so that the sign-up comes as far as its INSERT.
-        holder
-            .batch_execute(&format!("BEGIN; LOCK TABLE public.{table} IN SHARE MODE"))
-            .await
-            .unwrap();
+    holder
+        .batch_execute(
+            "CREATE FUNCTION public.wait() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+                 AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN NULL; END $$;
+             CREATE TRIGGER wait AFTER INSERT ON public.audit_log EXECUTE FUNCTION public.wait()",
+        )
+        .await
+        .unwrap();
+    // At its first statement, in the middle, and at its last. A SHARE lock lets readers through.
+    for hold in [
+        "LOCK TABLE public.tenants IN SHARE MODE",
+        "LOCK TABLE public.migrations IN SHARE MODE",
+        "SELECT pg_advisory_xact_lock(7)",
+    ] {
+        holder.batch_execute(&format!("BEGIN; {hold}")).await.unwrap();
         let mut child =
             start(dir.path(), &["tenant", "create", "--name", "A", "--subdomain", "acme"]);
         until_equal(&observer, waiting, 1).await;
@@ -60,6 +68,6 @@ async fn a_killed_sign_up_leaves_nothing_and_can_be_repeated_at_once() {
         assert_eq!(count(&observer, living).await, 1);
         let acme = TenantRef::Subdomain("acme".parse().unwrap());
         db.purge(&get_tenant(&db.reader, &acme).await.unwrap()).await;
-        assert_eq!(count(&observer, left).await, 0, "killed at its INSERT into {table}");
+        assert_eq!(count(&observer, left).await, 0, "killed at `{hold}`");
     }
 }

@@ -9,6 +9,7 @@ mod lifecycle;
 mod migrate;
 mod migrate_lint;
 mod program;
+mod ready_pool;
 mod reference;
 mod token;
 mod up;

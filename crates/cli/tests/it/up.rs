@@ -83,8 +83,11 @@ fn running(dir: &Path) -> usize {
 #[test]
 fn it_comes_up_serves_and_stops_cleanly() {
     let dir = temp_dir().unwrap();
-    let up = Up::start(dir.path(), free_ports(), &[]);
+    let up = Up::start(dir.path(), free_ports(), &["--ready-pool", "3"]);
     assert_eq!(running(dir.path()), 3);
+    let ready =
+        || run(dir.path(), &["status", "--output", "json"]).json()["tenants"]["ready"].clone();
+    assert_eq!(ready(), 3, "filled before it is said to be up");
     let mode = std::os::unix::fs::PermissionsExt::mode(
         &std::fs::metadata(dir.path().join(".tenantry/tenantry.toml")).unwrap().permissions(),
     );
@@ -113,12 +116,13 @@ fn it_comes_up_serves_and_stops_cleanly() {
     assert_eq!(stopped.code, 0, "{}", stopped.stderr);
     assert_eq!(running(dir.path()), 0);
 
-    // A second start reuses the data, and what the user wrote into the file.
+    // A second start reuses the data, and what the user wrote into the file. The pool is full again.
     let file = dir.path().join(".tenantry/tenantry.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, format!("{text}\n[tiers.gold]\nslots = 9 # ours\n")).unwrap();
     let up = Up::start(dir.path(), ports, &["--lanes", "6", "--no-replica"]);
     assert_eq!(run(dir.path(), &["tenant", "show", "acme"]).code, 0);
+    assert_eq!(ready(), 3);
     assert_eq!(
         run(dir.path(), &["tenant", "create", "--name", "B", "--subdomain", "b", "--tier", "gold"])
             .code,

@@ -113,6 +113,8 @@ pub struct Tenants {
     pub reserved_subdomains: Vec<String>,
     /// How long a deleted tenant can be restored, where its tier does not say.
     pub retention: Duration,
+    /// How many are provisioned ahead of time; 0 for none.
+    pub ready_pool: u16,
 }
 
 /// Where migrations come from, and their limits.

@@ -29,6 +29,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, Error> {
     let tenants = Tenants {
         default_tier: reader.text("tenants.default_tier"),
         reserved_subdomains: reader.list("tenants.reserved_subdomains"),
+        ready_pool: reader.integer("tenants.ready_pool", 0..=1000),
         retention: reader.retention("tenants.retention").unwrap_or_default(),
     };
     let erasure = Erasure {

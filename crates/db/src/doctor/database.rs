@@ -3,7 +3,7 @@
 use deadpool_postgres::Object;
 use tokio_postgres::types::Type;
 
-use super::{Check, grants, purges, roles};
+use super::{Check, grants, purges, ready_pool, roles};
 use crate::config::Config;
 use crate::direct::{AdminDb, ReaderDb};
 use crate::error::{Doing, Error};
@@ -27,6 +27,8 @@ pub(super) async fn checks(config: &Config, migrations: &Migrations) -> Vec<Chec
             if migrated {
                 checks.push(or_error("tenant schemas", schemas(&db).await));
                 checks.push(or_error("lane members", roles::check_lanes(&db, config).await));
+                let pool = ready_pool::check(&reader, config, migrations).await;
+                checks.push(or_error("ready pool", pool));
                 checks.push(or_error("grants", grants::check(&db, config).await));
                 checks.push(or_error("table names", table_names(&db).await));
                 checks.push(or_error("purges", purges::check(&db, config).await));

@@ -6,6 +6,7 @@ mod database;
 mod grants;
 mod pooler;
 mod purges;
+mod ready_pool;
 mod roles;
 
 use serde::Serialize;

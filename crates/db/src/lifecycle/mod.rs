@@ -5,8 +5,11 @@ mod create;
 mod delete;
 mod erasure_error;
 mod purge;
+mod ready_pool;
 mod relocate;
 mod suspend;
+mod update;
+mod values;
 
 pub(crate) use create::empty_schema;
 pub use create::{NewTenant, create_tenant};
@@ -16,5 +19,7 @@ pub use purge::{
     Authority, ErasureEntry, ErasureLedger, PurgeProgress, PurgeReport, Round, begin_purge,
     continue_purge, purge_due, purge_tenant, rewrite_statistics, run_due_purges, shared_tables,
 };
+pub use ready_pool::{fill_ready_pool, keep_ready_pool};
 pub use relocate::{Relocated, resize_lanes};
 pub use suspend::{resume_tenant, suspend_tenant, suspend_tenant_now};
+pub use update::{TenantChange, UpdatedTenant, update_tenant};

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::access;
 use crate::direct::{AdminDb, begin};
 use crate::error::{Doing, Error};
-use crate::ids::TenantId;
+use crate::ids::{TenantId, TenantRef};
 use crate::models::audit::{self, Action, Actor};
 use crate::models::tenants::{self, Status, Tenant};
 
@@ -34,7 +34,9 @@ pub async fn suspend_tenant(
     match before {
         Status::Active => row = tenants::set_suspended(&tx, tenant, true).await?,
         Status::Suspended => {}
-        Status::Ready | Status::Deleted | Status::Purging | Status::Purged => {
+        // Nobody's yet, so nobody may know of it.
+        Status::Ready => return Err(Error::TenantNotFound(TenantRef::Id(tenant))),
+        Status::Deleted | Status::Purging | Status::Purged => {
             return Err(Error::InvalidState { tenant, status: before, step: "suspended" });
         }
     }
@@ -84,6 +86,7 @@ pub async fn resume_tenant(
     match row.status {
         Status::Active => return Ok(row),
         Status::Suspended => {}
+        Status::Ready => return Err(Error::TenantNotFound(TenantRef::Id(tenant))),
         status => return Err(Error::InvalidState { tenant, status, step: "resumed" }),
     }
     let row = tenants::set_suspended(&tx, tenant, false).await?;

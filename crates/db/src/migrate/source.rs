@@ -24,6 +24,8 @@ pub(super) const PUBLIC: &[(&str, &str)] = embedded!("public":
     "0004_announce_tenant_changes.down.sql",
     "0005_record_migration_runs.up.sql",
     "0005_record_migration_runs.down.sql",
+    "0006_remember_sign_ups.up.sql",
+    "0006_remember_sign_ups.down.sql",
     "0008_record_purges.up.sql",
     "0008_record_purges.down.sql",
 );

@@ -18,6 +18,10 @@ impl Actor {
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl std::fmt::Display for Actor {
@@ -30,6 +34,7 @@ impl std::fmt::Display for Actor {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Action {
     Created,
+    Changed,
     Suspended,
     Resumed,
     Moved,
@@ -44,9 +49,10 @@ pub(crate) enum Action {
 }
 
 impl Action {
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Created => "tenant.created",
+            Self::Changed => "tenant.changed",
             Self::Suspended => "tenant.suspended",
             Self::Resumed => "tenant.resumed",
             Self::Moved => "tenant.moved",
@@ -61,6 +67,15 @@ impl Action {
         }
     }
 }
+
+/// How an entry begins, for the statements that write one beside something else.
+macro_rules! insert {
+    () => {
+        "INSERT INTO public.audit_log (actor, action, tenant_id, details) "
+    };
+}
+
+pub(crate) use insert as insert_audit;
 
 /// Writes an entry about a tenant. It stays only if the transaction does.
 pub(crate) async fn record(
@@ -91,7 +106,7 @@ async fn write(
     details: &Value,
 ) -> Result<(), Error> {
     tx.execute_typed(
-        "INSERT INTO public.audit_log (actor, action, tenant_id, details) VALUES ($1, $2, $3, $4)",
+        concat!(insert!(), "VALUES ($1, $2, $3, $4)"),
         &[
             (&actor.0, Type::TEXT),
             (&action.as_str(), Type::TEXT),

@@ -3,7 +3,9 @@
 pub mod audit;
 pub mod catalog;
 pub mod content;
+pub mod idempotency;
 pub mod page;
+pub mod ready;
 pub mod reference;
 pub mod tenants;
 pub mod users;

@@ -54,7 +54,7 @@ impl Tenant {
         self.id.schema()
     }
 
-    pub(super) fn from_row(row: &Row) -> Result<Self, Error> {
+    pub(crate) fn from_row(row: &Row) -> Result<Self, Error> {
         // The column's CHECK allows no other lane.
         let lane: i16 = row.try_get("lane").doing("read a tenant's lane")?;
         let lane = LaneId::try_from(lane)?;
@@ -89,6 +89,8 @@ macro_rules! columns {
     };
 }
 pub(super) use columns;
+
+pub(crate) use columns as tenant_columns;
 
 /// Finds a tenant that people may see: `ready` ones and tombstones count as absent by subdomain,
 /// tombstones are found by id.
@@ -183,7 +185,7 @@ pub async fn list_tenants(
     Ok(page.listed(tenants, |t| Position { created_at: t.created_at, id: *t.id.as_uuid() }))
 }
 
-/// How many tenants each lane has, tombstones aside.
+/// How many tenants each lane has, tombstones and those of the ready pool aside.
 ///
 /// # Errors
 /// [`Error::Unavailable`] or [`Error::Database`].
@@ -191,7 +193,7 @@ pub async fn count_by_lane(reader: &ReaderDb) -> Result<Vec<(LaneId, i64)>, Erro
     let db = reader.connection().await?;
     let rows = db
         .query_typed(
-            "SELECT lane, count(*) FROM public.tenants WHERE status <> 'purged' GROUP BY lane ORDER BY lane",
+            "SELECT lane, count(*) FROM public.tenants WHERE status NOT IN ('ready', 'purged') GROUP BY lane ORDER BY lane",
             &[],
         )
         .await
@@ -330,12 +332,25 @@ pub(crate) async fn insert(
         .await;
     match inserted {
         Ok(inserted) => Tenant::from_row(&inserted),
-        Err(e) if violates(&e, "tenants_subdomain_key") => {
-            Err(Error::SubdomainTaken(row.subdomain.to_string()))
-        }
+        Err(e) if is_taken_subdomain(&e) => Err(Error::SubdomainTaken(row.subdomain.to_string())),
         Err(e) if violates(&e, "tenants_pkey") => Err(Error::TenantExists(row.id)),
-        Err(e) => Err(e).doing("record the tenant"),
+        Err(e) => Err(e).doing("record the tenant").map_err(busy_subdomain),
     }
+}
+
+/// Somebody else has been about to take the subdomain for long.
+pub(crate) fn busy_subdomain(error: Error) -> Error {
+    match &error {
+        Error::Database { source, .. } if source.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            Error::Busy("the subdomain".to_owned())
+        }
+        _ => error,
+    }
+}
+
+/// Whether another tenant has the subdomain, also a deleted one that may be restored.
+pub(crate) fn is_taken_subdomain(error: &tokio_postgres::Error) -> bool {
+    violates(error, "tenants_subdomain_key")
 }
 
 fn violates(error: &tokio_postgres::Error, constraint: &str) -> bool {

@@ -4,6 +4,7 @@
 
 mod attacks;
 mod cancel;
+mod changes;
 mod deletion;
 mod directory;
 mod doctor;
@@ -16,6 +17,8 @@ mod moving;
 mod pooler;
 mod provisioning;
 mod purging;
+mod ready_pool;
+mod ready_pool_failures;
 mod rig;
 mod rights;
 mod suspension;

@@ -201,7 +201,15 @@ async fn a_dropped_call_or_a_killed_backend_leaves_nothing() {
     let db = TestDatabase::new().await;
     let superuser = db.superuser().await;
     // Provisioning comes to a stop at its last INSERT, with everything else done.
-    superuser.batch_execute("BEGIN; LOCK TABLE public.audit_log").await.unwrap();
+    superuser
+        .batch_execute(
+            "CREATE FUNCTION public.wait() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+                 AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN NULL; END $$;
+             CREATE TRIGGER wait AFTER INSERT ON public.audit_log EXECUTE FUNCTION public.wait()",
+        )
+        .await
+        .unwrap();
+    superuser.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(7)").await.unwrap();
     let other = db.superuser().await;
     let waiting = "SELECT pid::text FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     tokio::select! {
@@ -226,11 +234,11 @@ async fn a_dropped_call_or_a_killed_backend_leaves_nothing() {
     db.tenant("acme").await;
 }
 
-async fn until(client: &Client, query: &str) {
+pub(crate) async fn until(client: &Client, query: &str) {
     eventually(client, query, true).await;
 }
 
-async fn until_not(client: &Client, query: &str) {
+pub(crate) async fn until_not(client: &Client, query: &str) {
     eventually(client, query, false).await;
 }
 

@@ -21,9 +21,11 @@ async fn a_working_installation_is_ready_with_and_without_tenants() {
 #[tokio::test]
 async fn an_old_public_schema_is_not_ready() {
     let db = TestDatabase::new().await;
-    let forget = "DELETE FROM public.migrations WHERE schema_name = 'public'
-                  AND version = (SELECT max(version) FROM public.migrations WHERE schema_name = 'public')";
-    db.superuser().await.batch_execute(forget).await.unwrap();
+    let forget = format!(
+        "DELETE FROM public.migrations WHERE schema_name = 'public' AND version = {}",
+        db.migrations.public.head()
+    );
+    db.superuser().await.batch_execute(&forget).await.unwrap();
     let service = Service::on(&db).await;
     let found = answer(service.request(Method::GET, "/health/ready")).await;
     assert_eq!(found.problem(), (503, "database_unavailable"));

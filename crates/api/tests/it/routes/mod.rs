@@ -4,5 +4,7 @@ mod content;
 mod deletion;
 mod health;
 mod reference;
+mod sign_ups;
+mod tenant_update;
 mod tenants;
 mod users;

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::begin::Authority;
 use super::ledger::ErasureLedger;
 use super::{begin, go_on, session::PurgeSession, statistics};
+use crate::background;
 use crate::error::{Error, ErrorKind};
 use crate::ids::TenantId;
 use crate::installation::Installation;
@@ -26,8 +27,6 @@ const MIN_GAP: Duration = Duration::from_secs(15 * 60);
 const STATISTICS_EVERY: Duration = Duration::from_secs(3600);
 /// Tenants looked at in one round.
 const PER_ROUND: i64 = 100;
-/// After rounds that failed.
-const MAX_BACKOFF: Duration = Duration::from_secs(3600);
 
 /// What a round did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,40 +39,21 @@ pub struct Round {
     pub paused: bool,
 }
 
-/// Purges what is due, one tenant after another, for as long as the returned future is polled. It never
-/// ends and never fails: what went wrong is logged and tried again. Dropped at any point, the next one
-/// goes on from there.
+/// Purges what is due, one tenant after another, until it is to stop. It never fails: what went wrong is
+/// logged and tried again. Stopped or dropped at any point, the next one goes on from there.
 ///
 /// Does nothing where `erasure.ledger_dir` is not set.
-pub async fn run_due_purges(installation: &Installation) {
-    let erasure = &installation.config().erasure;
+pub async fn run_due_purges(installation: Installation, stop: impl Future<Output = ()> + Send) {
     let Ok(ledger) = ErasureLedger::new(installation.config()) else {
         tracing::info!("`erasure.ledger_dir` is not set: this service purges nothing");
-        return std::future::pending().await;
+        return;
     };
     let actor = Actor::new("service:purge");
-    let mut failed_rounds = 0;
-    loop {
-        tokio::time::sleep(pause(erasure.check_every, failed_rounds)).await;
-        match purge_due(installation, &ledger, Timestamp::now(), &actor).await {
-            Ok(_) => failed_rounds = 0,
-            Err(error) => {
-                failed_rounds += 1;
-                tracing::error!(
-                    %error,
-                    hint = error.hint().unwrap_or_default(),
-                    failed_rounds,
-                    "can't purge what is due: it will be tried again"
-                );
-            }
-        }
-    }
-}
-
-/// Twice as long after each failure, an hour at most.
-fn pause(check_every: Duration, failed_rounds: u32) -> Duration {
-    let factor = 1 << failed_rounds.min(10);
-    (check_every * factor).min(MAX_BACKOFF.max(check_every))
+    let every = installation.config().erasure.check_every;
+    background::repeat("purge what is due", every, stop, async || {
+        purge_due(&installation, &ledger, Timestamp::now(), &actor).await.map(|_| ())
+    })
+    .await;
 }
 
 /// One round. `host_now` is what the clock of this machine says.
@@ -166,19 +146,5 @@ fn concerns_all(error: &Error) -> bool {
     match error {
         Error::Erasure(error) => error.concerns_all(),
         error => error.kind() == ErrorKind::Unavailable,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pause_grows_with_failures_and_has_an_end() {
-        let minute = Duration::from_secs(60);
-        assert_eq!(pause(minute, 0), minute);
-        assert_eq!(pause(minute, 2), minute * 4);
-        assert_eq!(pause(minute, u32::MAX), MAX_BACKOFF);
-        assert_eq!(pause(MAX_BACKOFF * 2, 3), MAX_BACKOFF * 2);
     }
 }

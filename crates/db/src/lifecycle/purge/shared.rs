@@ -23,6 +23,8 @@ const TABLES: &[(&str, &str, Rule)] = &[
     ("migration_failures", "schema_name", Rule::Deleted),
     ("migration_failures", "tenant_id", Rule::Deleted),
     ("migration_progress", "schema_name", Rule::Deleted),
+    // What the sign-up was answered: its name and settings.
+    ("idempotency_keys", "tenant_id", Rule::Deleted),
     ("audit_log", "tenant_id", Rule::Kept),
     ("purges", "tenant_id", Rule::Kept),
 ];
