@@ -1,7 +1,7 @@
 //! Files that would leave half of themselves behind: refused when they are read, or failing whole.
 
 use tenantry_db::ErrorKind;
-use tenantry_db::migrate::Migrations;
+use tenantry_db::migrate::{Migrations, RolloutOptions};
 
 use super::fleet::{Fleet, LABEL};
 use super::{failure, files};
@@ -45,11 +45,16 @@ async fn what_commits_from_within_is_refused_or_fails_whole() {
         "CREATE PROCEDURE p() LANGUAGE plpgsql AS $$ BEGIN ROLLBACK; END $$; CALL p();",
     ] {
         fleet.write(&[("tenant/0101_hostile.up.sql", text)]);
-        let error = fleet.run(fleet.options()).await.unwrap_err();
+        let linted = RolloutOptions { lint: true, ..fleet.options() };
+        let error = fleet.run(linted).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused, "{text}: {error}");
         assert!(error.to_string().contains("in a body"), "{text}: {error}");
+        // Without lint, the server refuses it, because the file is one message.
+        let report = fleet.run(RolloutOptions { lint: false, ..fleet.options() }).await.unwrap();
+        assert_eq!(failure(&report).sqlstate.as_deref(), Some("2D000"), "{text}: {report:?}");
+        fleet.assert_whole("label", 101).await;
     }
-    // What no lint sees into: the server refuses it, because the file is one message.
+    // As what no lint sees into.
     fleet
         .superuser
         .batch_execute(
