@@ -35,7 +35,9 @@ pub(crate) fn files(more: &[(&str, &str)]) -> tempfile::TempDir {
         }
     }
     for (name, text) in more {
-        std::fs::write(dir.path().join(name), text).unwrap();
+        let file = dir.path().join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
     }
     dir
 }

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use tenantry_db::lifecycle::{NewTenant, create_tenant, fill_ready_pool, suspend_tenant};
-use tenantry_db::migrate::{fingerprint, migrate_tenant};
+use tenantry_db::migrate::{RolloutOptions, Tenants, fingerprint, fleet_status};
 use tenantry_db::models::ready::ready_stock;
-use tenantry_db::models::tenants::{behind, count_by_lane, find_tenant};
+use tenantry_db::models::tenants::{count_by_lane, find_tenant};
 use tenantry_db::{Config, Error, Installation, Subdomain, TenantId, TenantRef};
 use tenantry_testing::TestDatabase;
 
-use crate::migrate::files;
+use crate::migrate::{files, roll};
 use crate::texts;
 
 /// An installation with so many ready.
@@ -162,28 +162,45 @@ async fn what_is_behind_head_waits_for_the_migration_and_is_not_handed_out() {
     };
     let direct = create("direct").await;
     assert_eq!((old.contains(&direct.id), direct.schema_version), (false, 9001));
-    let stock = ready_stock(&db.reader, 9001).await.unwrap();
+    let stock = ready_stock(&db.reader, &newer.migrations().tenant).await.unwrap();
     assert_eq!((stock.claimable, stock.ahead, stock.all), (0, 0, 2));
     // The fleet's migration finds them like all others.
-    let mut waiting = behind(&db.reader, 9001).await.unwrap();
+    let status = fleet_status(&db.reader, newer.migrations()).await.unwrap();
+    let mut waiting: Vec<_> = status.behind.iter().map(|tenant| tenant.id).collect();
     waiting.sort();
     let mut expected = old.clone();
     expected.sort();
     assert_eq!(waiting, expected);
     // Nobody can have them, so as many are made; never more than twice the target.
     while fill_ready_pool(&newer).await.unwrap() > 0 {}
-    let stock = ready_stock(&db.reader, 9001).await.unwrap();
+    let stock = ready_stock(&db.reader, &newer.migrations().tenant).await.unwrap();
     assert_eq!((stock.claimable, stock.all), (2, 4));
     // An older program does not take those, nor does it fill the pool with old ones.
-    let stock = ready_stock(&db.reader, db.migrations.tenant.head()).await.unwrap();
+    let stock = ready_stock(&db.reader, &db.migrations.tenant).await.unwrap();
     assert_eq!((stock.claimable, stock.ahead), (2, 2));
     assert_eq!(fill_ready_pool(&installation(&db, 3, None)).await.unwrap(), 0);
-    for id in &old {
-        migrate_tenant(&db.admin, newer.migrations(), *id, None, |_| {}).await.unwrap();
-    }
+    let mut options = RolloutOptions::to_head(&db.config.migrations);
+    (options.public, options.tenants) = (false, Tenants::Only(old.clone()));
+    assert_eq!(roll(&db, newer.migrations(), &options).await.unwrap().tenants.done, 2);
     assert!(old.contains(&create("migrated").await.id), "the oldest, now at head");
     // What is left is above the head of this one: it makes its own.
     assert_eq!(db.tenant("old-program").await.schema_version, db.migrations.tenant.head());
+}
+
+#[tokio::test]
+async fn what_has_an_older_edition_of_the_repeatable_files_is_behind_too() {
+    let db = TestDatabase::new().await;
+    stocked(&db, 1).await;
+    let view = "CREATE OR REPLACE VIEW people AS SELECT id, name FROM users;";
+    let dir = files(&[("tenant/repeatable/people.sql", view)]);
+    let newer = installation(&db, 1, Some(dir.path()));
+    let stock = ready_stock(&db.reader, &newer.migrations().tenant).await.unwrap();
+    assert_eq!((stock.claimable, stock.all), (0, 1));
+    let new = NewTenant::new(&db.config, "acme", "acme", None, Default::default()).unwrap();
+    let made = create_tenant(newer.admin(), newer.migrations(), &new, &db.actor()).await.unwrap();
+    assert!(!ready(&db).await.is_empty(), "it made its own");
+    let people = format!("SELECT name FROM {}.people", made.schema());
+    assert!(texts(&db.superuser().await, &people).await.is_empty());
 }
 
 #[tokio::test]
@@ -272,7 +289,7 @@ async fn a_name_given_up_belongs_to_the_next_who_sees_nothing_of_the_former() {
     let entry = installation.directory().find(former.id).await.unwrap().unwrap();
     let tenant = installation.tenant_db(entry).unwrap();
     tenant.execute("INSERT INTO teams (name) VALUES ('secret')", &[]).await.unwrap();
-    tenantry_db::lifecycle::delete_tenant_schema(&db.admin, former.id, &db.actor()).await.unwrap();
+    db.purge(&former).await;
     let next = db.tenant("acme").await;
     let name: Subdomain = "acme".parse().unwrap();
     installation.directory().learn(&next).await;

@@ -204,7 +204,7 @@ async fn a_service_goes_on_by_itself_also_after_the_ledger_was_away() {
     assert!(refused.unwrap_err().to_string().contains("erasure ledger"));
     assert_eq!(statuses(&db).await, ["deleted"]);
     let db = Arc::new(db);
-    let service = tokio::spawn(async move { run_due_purges(&installation).await });
+    let service = tokio::spawn(run_due_purges(installation, std::future::pending()));
     tokio::time::sleep(Duration::from_millis(120)).await;
     assert!(!service.is_finished(), "it never ends");
     std::fs::remove_file(&dir).unwrap();
