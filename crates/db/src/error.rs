@@ -320,7 +320,7 @@ impl Error {
 }
 
 /// Whether the statement was fine and the server, or the way to it, was not.
-fn server_is_away(error: &tokio_postgres::Error) -> bool {
+pub(crate) fn server_is_away(error: &tokio_postgres::Error) -> bool {
     let away = |code: &SqlState| {
         let class_connection = code.code().starts_with("08");
         let closing = [

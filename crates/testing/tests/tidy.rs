@@ -63,7 +63,9 @@ fn each_source_file_says_what_it_owns_and_stays_readable() {
 #[test]
 fn sql_names_its_columns() {
     let mut problems = Vec::new();
-    for (path, text) in files(&["rs", "sql"]) {
+    // What the lint is tried with may say anything.
+    let tried = |path: &Path| path.to_string_lossy().contains("migrate/lint/tests/");
+    for (path, text) in files(&["rs", "sql"]).into_iter().filter(|(path, _)| !tried(path)) {
         for (number, line) in text.lines().enumerate() {
             let squeezed = line.to_lowercase();
             // Spelled in two pieces, so that this file does not find itself.
@@ -106,7 +108,7 @@ fn arrows_between_crates_never_run_upward() {
         ("tenantry-api", &["tenantry-db"]),
         ("tenantry", &["tenantry-api", "tenantry-db", "tenantry-stack"]),
         ("tenantry-testing", &["tenantry-db", "tenantry-stack"]),
-        ("tenantry-bench", &["tenantry-api", "tenantry-db", "tenantry-testing"]),
+        ("tenantry-bench", &["tenantry-api", "tenantry-db", "tenantry-stack", "tenantry-testing"]),
         ("tenantry-fuzz", &["tenantry-api", "tenantry-db"]),
     ]);
     let may_use_anyhow = ["tenantry", "tenantry-testing", "tenantry-bench"];

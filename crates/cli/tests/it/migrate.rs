@@ -230,7 +230,7 @@ async fn each_way_to_end_has_its_code() {
         (&["run", "--on-error", "stop", "--max-failures", "1"], 2, "leave one of them out"),
         (&["run", "--wave", "ten"], 2, "is neither a number of tenants"),
         (&["run", "--to", "7"], 2, "has no version 7"),
-        (&["rollback"], 4, "0005_note.up.sql` has no down file"),
+        (&["rollback", "--tenant", "a"], 4, "0005_note.up.sql` has no down file"),
         (&["rollback", "--steps", "99"], 4, "99 steps can't be taken back"),
         (&["rollback", "--tenant", "nobody"], 6, "there is no tenant"),
     ] {

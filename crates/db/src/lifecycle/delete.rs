@@ -50,7 +50,7 @@ pub async fn delete_tenant(
     let mut db = admin.connection().await?;
     let tx = begin(&mut db).await?;
     limit_waiting(&tx, admin).await?;
-    let mut row = tenants::lock(&tx, tenant).await?;
+    let mut row = tenants::lock_taken(&tx, tenant).await?;
     let before = row.status;
     match before {
         Status::Active | Status::Suspended | Status::Deleted => {}
@@ -91,7 +91,7 @@ pub async fn restore_tenant(
     let mut db = admin.connection().await?;
     let tx = begin(&mut db).await?;
     limit_waiting(&tx, admin).await?;
-    let row = tenants::lock(&tx, tenant).await?;
+    let row = tenants::lock_taken(&tx, tenant).await?;
     match row.status {
         Status::Deleted => {}
         Status::Active | Status::Suspended => return Ok(row),
@@ -123,7 +123,7 @@ pub async fn hold_tenant(
     let mut db = admin.connection().await?;
     let tx = begin(&mut db).await?;
     limit_waiting(&tx, admin).await?;
-    let row = tenants::lock(&tx, tenant).await?;
+    let row = tenants::lock_taken(&tx, tenant).await?;
     match row.status {
         Status::Active | Status::Suspended | Status::Deleted => {}
         status @ (Status::Ready | Status::Purging | Status::Purged) => {

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::access;
 use crate::direct::{AdminDb, begin};
 use crate::error::{Doing, Error};
-use crate::ids::{TenantId, TenantRef};
+use crate::ids::TenantId;
 use crate::models::audit::{self, Action, Actor};
 use crate::models::tenants::{self, Status, Tenant};
 
@@ -29,14 +29,12 @@ pub async fn suspend_tenant(
     let mut db = admin.connection().await?;
     let tx = begin(&mut db).await?;
     limit_waiting(&tx, admin).await?;
-    let mut row = tenants::lock(&tx, tenant).await?;
+    let mut row = tenants::lock_taken(&tx, tenant).await?;
     let before = row.status;
     match before {
         Status::Active => row = tenants::set_suspended(&tx, tenant, true).await?,
         Status::Suspended => {}
-        // Nobody's yet, so nobody may know of it.
-        Status::Ready => return Err(Error::TenantNotFound(TenantRef::Id(tenant))),
-        Status::Deleted | Status::Purging | Status::Purged => {
+        Status::Ready | Status::Deleted | Status::Purging | Status::Purged => {
             return Err(Error::InvalidState { tenant, status: before, step: "suspended" });
         }
     }
@@ -82,11 +80,10 @@ pub async fn resume_tenant(
     let mut db = admin.connection().await?;
     let tx = begin(&mut db).await?;
     limit_waiting(&tx, admin).await?;
-    let row = tenants::lock(&tx, tenant).await?;
+    let row = tenants::lock_taken(&tx, tenant).await?;
     match row.status {
         Status::Active => return Ok(row),
         Status::Suspended => {}
-        Status::Ready => return Err(Error::TenantNotFound(TenantRef::Id(tenant))),
         status => return Err(Error::InvalidState { tenant, status, step: "resumed" }),
     }
     let row = tenants::set_suspended(&tx, tenant, false).await?;

@@ -11,7 +11,7 @@ use super::values;
 use crate::config::Config;
 use crate::direct::{AdminDb, begin};
 use crate::error::{Doing, Error};
-use crate::ids::{Subdomain, TenantId, TenantRef};
+use crate::ids::{Subdomain, TenantId};
 use crate::models::audit::{self, Action, Actor};
 use crate::models::tenants::{self, Status, Tenant, is_taken_subdomain, tenant_columns};
 
@@ -103,11 +103,10 @@ pub async fn update_tenant(
     let mut db = admin.connection().await?;
     let tx = begin(&mut db).await?;
     limit_waiting(&tx, admin).await?;
-    let before = tenants::lock(&tx, tenant).await?;
+    let before = tenants::lock_taken(&tx, tenant).await?;
     match before.status {
         Status::Active | Status::Suspended => {}
-        Status::Ready => return Err(Error::TenantNotFound(TenantRef::Id(tenant))),
-        status @ (Status::Deleted | Status::Purging | Status::Purged) => {
+        status @ (Status::Ready | Status::Deleted | Status::Purging | Status::Purged) => {
             return Err(Error::InvalidState { tenant, status, step: "changed" });
         }
     }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::SetKind;
 use super::lint::Finding;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, server_is_away};
 
 /// What is wrong with migrations, their files or their ledger.
 #[derive(Debug, thiserror::Error)]
@@ -196,6 +196,7 @@ impl MigrationError {
             | Self::DataLoss { .. }
             | Self::TooFarBack { .. }
             | Self::TenantsExist { .. } => ErrorKind::Refused,
+            Self::Failed { source, .. } if server_is_away(source) => ErrorKind::Unavailable,
             Self::Failed { .. } => ErrorKind::Internal,
         }
     }

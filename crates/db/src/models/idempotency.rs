@@ -60,7 +60,8 @@ pub(crate) async fn begin(
         tx.query_typed_opt(
             "SELECT request, tenant_id AS id, name, subdomain, tier, 'active' AS status, lane,
                     schema_version, false AS legal_hold, settings, created_at,
-                    created_at AS updated_at
+                    created_at AS updated_at, NULL::timestamptz AS deleted_at,
+                    NULL::timestamptz AS purge_after, NULL::timestamptz AS purged_at
              FROM public.idempotency_keys WHERE id = $1",
             params,
         ),

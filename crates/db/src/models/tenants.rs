@@ -239,6 +239,16 @@ pub(crate) async fn lock(tx: &impl GenericClient, tenant: TenantId) -> Result<Te
     row.as_ref().map_or(Err(Error::TenantNotFound(TenantRef::Id(tenant))), Tenant::from_row)
 }
 
+/// As [`lock`], for one that somebody has: a tenant of the ready pool is nobody's, and nobody may know of
+/// it.
+pub(crate) async fn lock_taken(tx: &impl GenericClient, tenant: TenantId) -> Result<Tenant, Error> {
+    let row = lock(tx, tenant).await?;
+    match row.status {
+        Status::Ready => Err(Error::TenantNotFound(TenantRef::Id(tenant))),
+        _ => Ok(row),
+    }
+}
+
 /// Suspends or resumes: `suspended_at` follows the status.
 pub(crate) async fn set_suspended(
     tx: &impl GenericClient,

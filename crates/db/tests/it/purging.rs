@@ -142,10 +142,20 @@ async fn every_shared_table_that_names_a_tenant_has_a_rule() {
          ORDER BY 1",
     )
     .await;
+    // Whose rows go with its `tenant_id` needs no second rule.
+    let by_id = |name: &String| {
+        let table = name.split('.').next().unwrap();
+        name.ends_with(".subdomain") && found.contains(&format!("{table}.tenant_id"))
+    };
+    let found: Vec<&String> = found.iter().filter(|name| !by_id(name)).collect();
     let mut ruled: Vec<String> =
         shared_tables().map(|(table, column)| format!("{table}.{column}")).collect();
     ruled.sort();
-    assert_eq!(found, ruled, "the list is in `lifecycle/purge/shared.rs`");
+    assert_eq!(
+        found,
+        ruled.iter().collect::<Vec<_>>(),
+        "the list is in `lifecycle/purge/shared.rs`"
+    );
 }
 
 #[tokio::test]

@@ -126,9 +126,9 @@ async fn every_step_that_does_not_fit_is_an_invalid_state() {
     let service = Service::on(&db).await;
     let superuser = db.superuser().await;
     let platform = service.platform(&[Scope::TenantsDelete, Scope::TenantsWrite]);
-    let (ok, accepted, refused) = (200, 202, 409);
+    let (ok, accepted, refused, unknown) = (200, 202, 409, 404);
     for (status, with, [suspend, resume, restore, delete, purge]) in [
-        ("ready", "subdomain = NULL, name = ''", [refused; 5]),
+        ("ready", "subdomain = NULL, name = ''", [unknown; 5]),
         ("active", "deleted_at = NULL", [ok, ok, ok, accepted, refused]),
         ("suspended", "suspended_at = now()", [ok, ok, ok, accepted, refused]),
         (

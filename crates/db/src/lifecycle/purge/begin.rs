@@ -42,7 +42,7 @@ pub(super) async fn begin(
 ) -> Result<Tenant, Error> {
     let tenant = session.tenant;
     let tx = session.begin().await?;
-    let mut row = tenants::lock(&tx, tenant).await?;
+    let mut row = tenants::lock_taken(&tx, tenant).await?;
     match row.status {
         Status::Deleted => {}
         Status::Purging => {

@@ -177,7 +177,11 @@ async fn whoever_comes_ends_at_head_and_whoever_goes_is_skipped() {
     gate.batch_execute(&hold).await.unwrap();
     let mut run = fleet.start(fleet.in_waves(Tolerance::Stop)).await;
     run.until(1, super::fleet::is_retry).await;
-    // A program with older files, and one with these.
+    // A program with older files, and one with these. The first takes the ready one, which is at its head.
+    let taken = fleet.create(&before, "taken").await;
+    assert_eq!(taken.schema_version, 2);
+    let ready = "SELECT id::text FROM public.tenants WHERE status = 'ready'";
+    assert!(texts(&fleet.superuser, ready).await.is_empty());
     let late = fleet.create(&before, "late").await;
     assert_eq!(late.schema_version, 2);
     let newest = fleet.create(&fleet.migrations(), "newest").await;
