@@ -67,7 +67,9 @@ pub(super) async fn attempt(
     let mut cancelled = false;
     let result = {
         let mut progress = |now| applied.push(now);
-        let mut taking = std::pin::pin!(journey.take(&mut session, &mut standing, &mut progress));
+        let wanted = cancel.clone();
+        let taking = journey.take(&mut session, &mut standing, &wanted, &mut progress);
+        let mut taking = std::pin::pin!(taking);
         loop {
             tokio::select! {
                 biased;
@@ -84,6 +86,7 @@ pub(super) async fn attempt(
             }
         }
     };
+    cancelled |= *cancel.borrow();
     let session = session.may_go_on().then_some(session);
     Attempted { standing, session, result, applied, blocked_by, cancelled }
 }

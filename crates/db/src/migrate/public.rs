@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use deadpool_postgres::Object;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Transaction};
 use uuid::Uuid;
@@ -12,7 +13,7 @@ use super::session::Session;
 use super::stepwise::Stepwise;
 use super::tenant::StepError;
 use super::{Batch, Migration, MigrationError, MigrationSet, ledger, loss, pending};
-use crate::direct::AdminDb;
+use crate::direct::{self, AdminDb};
 use crate::error::{Doing, Error};
 
 /// The schema of the public set.
@@ -51,11 +52,11 @@ pub(super) async fn up(
     run: Option<Uuid>,
     mut progress: impl FnMut(&AppliedNow),
 ) -> Result<Vec<AppliedNow>, Error> {
-    let mut session = Session::open(admin).await?;
+    let mut db = admin.connection().await?;
     let mut done = Vec::new();
     loop {
         let started = Instant::now();
-        let tx = begin(&mut session, admin).await?;
+        let tx = begin(&mut db, admin).await?;
         let applied = ledger::applied_to(&tx, SCHEMA).await?;
         let pending = pending(set, &applied)?;
         let next = pending.first().copied().filter(|m| to.is_none_or(|to| m.version <= to));
@@ -92,10 +93,10 @@ pub(super) async fn down(
     accept_data_loss: bool,
     mut progress: impl FnMut(&AppliedNow),
 ) -> Result<(), Error> {
-    let mut session = Session::open(admin).await?;
+    let mut db = admin.connection().await?;
     loop {
         let started = Instant::now();
-        let tx = begin(&mut session, admin).await?;
+        let tx = begin(&mut db, admin).await?;
         let applied = ledger::applied_to(&tx, SCHEMA).await?;
         pending(set, &applied)?;
         let head = applied.iter().map(|entry| entry.version).max().unwrap_or(0);
@@ -143,8 +144,8 @@ pub(super) async fn down(
 /// whether it did.
 pub(super) async fn repeat(admin: &AdminDb, set: &MigrationSet, run: Uuid) -> Result<bool, Error> {
     let digest = set.repeatable_digest();
-    let mut session = Session::open(admin).await?;
-    let tx = begin(&mut session, admin).await?;
+    let mut db = admin.connection().await?;
+    let tx = begin(&mut db, admin).await?;
     let before = tx
         .query_typed_opt(
             "SELECT public_repeatables FROM public.migration_runs
@@ -208,8 +209,8 @@ fn stepwise<'a>(
 
 /// One runner at a time. It never waits inside PostgreSQL: a waiting backend holds a snapshot, and
 /// CREATE INDEX CONCURRENTLY elsewhere would wait for that.
-async fn begin<'a>(session: &'a mut Session, admin: &AdminDb) -> Result<Transaction<'a>, Error> {
-    let tx = session.client_mut().transaction().await.doing("begin a transaction")?;
+async fn begin<'a>(db: &'a mut Object, admin: &AdminDb) -> Result<Transaction<'a>, Error> {
+    let tx = direct::begin(db).await?;
     let key = format!("{}:migrate:{SCHEMA}", admin.roles);
     let row = tx
         .query_typed_one(

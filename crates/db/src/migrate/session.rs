@@ -54,10 +54,6 @@ impl Session {
         &self.client
     }
 
-    pub(super) fn client_mut(&mut self) -> &mut Client {
-        &mut self.client
-    }
-
     /// The backend's process on the server.
     pub(super) fn pid(&self) -> i32 {
         self.pid

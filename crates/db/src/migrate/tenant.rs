@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
@@ -113,16 +114,22 @@ impl Journey<'_> {
         (own.map_or(limit, |own| own.min(limit)) / 2).max(Duration::from_millis(5))
     }
 
-    /// Takes a tenant there. What was reached before an error stays, and is in `standing`.
+    /// Takes a tenant there. What was reached before an error stays, and is in `standing`. Once `cancel`
+    /// is true, begins no further file.
     pub(super) async fn take(
         &self,
         session: &mut Session,
         standing: &mut Standing,
+        cancel: &watch::Receiver<bool>,
         progress: &mut impl FnMut(AppliedNow),
     ) -> Result<Arrival, Error> {
         // More often than that nobody else moves a tenant while we look.
         let mut looks = 8;
         while self.route.concerns(standing) {
+            // Between two files there is nothing in the server to be cancelled.
+            if *cancel.borrow() {
+                return Err(busy(standing.id));
+            }
             let started = Instant::now();
             match self.step(session, standing).await {
                 Ok(Some((version, name))) => {
