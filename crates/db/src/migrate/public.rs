@@ -60,7 +60,10 @@ pub(super) async fn up(
         let applied = ledger::applied_to(&tx, SCHEMA).await?;
         let pending = pending(set, &applied)?;
         let next = pending.first().copied().filter(|m| to.is_none_or(|to| m.version <= to));
-        let Some(next) = next else { return Ok(done) };
+        let Some(next) = next else {
+            end(tx).await?;
+            return Ok(done);
+        };
         let entry = ledger_entry(SCHEMA, next, run);
         if next.up.transactional {
             let text = with_roles(&next.up.text, &admin.roles);
@@ -73,7 +76,7 @@ pub(super) async fn up(
             tx.commit().await.doing(format!("commit `{}`", next.up.file))?;
         } else {
             // The file takes the same lock for its own session.
-            tx.rollback().await.doing("end a transaction")?;
+            end(tx).await?;
             let mut own = Session::open(admin).await?;
             let file = stepwise(admin, next, "up", true, format!("{entry};"))?;
             file.run(&mut own).await.map_err(step_refused)?;
@@ -100,7 +103,7 @@ pub(super) async fn down(
         let applied = ledger::applied_to(&tx, SCHEMA).await?;
         pending(set, &applied)?;
         let head = applied.iter().map(|entry| entry.version).max().unwrap_or(0);
-        let Some(next) = set.down_from(head, to).next() else { return Ok(()) };
+        let Some(next) = set.down_from(head, to).next() else { return end(tx).await };
         let down = next.require_down()?;
         let unrecord = format!(
             "DELETE FROM public.migrations WHERE schema_name = '{SCHEMA}' AND version = {}",
@@ -127,7 +130,7 @@ pub(super) async fn down(
             tx.commit().await.doing(format!("commit `{}`", down.file))?;
         } else {
             // The file takes the same lock for its own session.
-            tx.rollback().await.doing("end a transaction")?;
+            end(tx).await?;
             let mut own = Session::open(admin).await?;
             let file = stepwise(admin, next, "down", accept_data_loss, format!("{unrecord};"))?;
             file.run(&mut own).await.map_err(step_refused)?;
@@ -156,6 +159,7 @@ pub(super) async fn repeat(admin: &AdminDb, set: &MigrationSet, run: Uuid) -> Re
         .doing("read which repeatable files the public schema has")?;
     let before: Vec<u8> = before.map(|row| row.get(0)).unwrap_or_default();
     if before == digest {
+        end(tx).await?;
         return Ok(false);
     }
     let texts: Vec<String> =
@@ -210,16 +214,31 @@ fn stepwise<'a>(
 /// One runner at a time. It never waits inside PostgreSQL: a waiting backend holds a snapshot, and
 /// CREATE INDEX CONCURRENTLY elsewhere would wait for that.
 async fn begin<'a>(db: &'a mut Object, admin: &AdminDb) -> Result<Transaction<'a>, Error> {
+    // A program that ended a moment ago holds it until the server has noticed.
+    const TRIES: usize = 5;
+    const PAUSE: Duration = Duration::from_millis(50);
     let tx = direct::begin(db).await?;
     let key = format!("{}:migrate:{SCHEMA}", admin.roles);
-    let row = tx
-        .query_typed_one(
-            "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))",
-            &[(&key, Type::TEXT)],
-        )
-        .await
-        .doing("lock the public migrations")?;
-    if row.get::<_, bool>(0) { Ok(tx) } else { Err(Error::Busy("the public schema".to_owned())) }
+    for _ in 0..TRIES {
+        let row = tx
+            .query_typed_one(
+                "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))",
+                &[(&key, Type::TEXT)],
+            )
+            .await
+            .doing("lock the public migrations")?;
+        if row.get::<_, bool>(0) {
+            return Ok(tx);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(Error::Busy("the public schema".to_owned()))
+}
+
+/// Gives the lock back before anything else is done, so that nobody finds it held by a program that has
+/// ended.
+async fn end(tx: Transaction<'_>) -> Result<(), Error> {
+    tx.rollback().await.doing("end a transaction")
 }
 
 fn refused(error: BatchError) -> Error {

@@ -36,7 +36,14 @@ pub(super) fn run(common: &Common, args: &MigrateCreate) -> anyhow::Result<Exit>
         shown => shown.iter().map(|path| format!("{path}\n")).collect(),
     })?;
     if configured.is_none() {
-        say(&format!("hint: set `migrations.dir = \"{}\"`, so that they are used", dir.display()));
+        // Absolute, since a relative one is meant from the configuration file's own directory.
+        let dir = std::fs::canonicalize(&dir).unwrap_or(dir);
+        let shown = dir.display();
+        let file = config_file::file(common)?
+            .map_or_else(String::new, |file| format!(" in `{}`", file.display()));
+        say(&format!(
+            "hint: put `[migrations]` and `dir = \"{shown}\"`{file}, so that they are used"
+        ));
     }
     Ok(Exit::Done)
 }

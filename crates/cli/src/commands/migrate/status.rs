@@ -46,7 +46,7 @@ pub(in crate::commands) fn fleet_text(fleet: &FleetStatus) -> String {
         text += &format!("behind: {}\n", fleet.behind_count);
     }
     for tenant in &fleet.behind {
-        let name = tenant.subdomain.as_deref().unwrap_or("-");
+        let name = tenant.subdomain.as_deref().unwrap_or("(ready)");
         text += &format!("  {} {name} at version {}\n", tenant.id, tenant.version);
     }
     if fleet.behind_truncated {
