@@ -40,21 +40,8 @@ impl Sample {
         calls: usize,
         call: impl AsyncFn(&C) -> Result<(), E>,
     ) -> Result<(), E> {
-        let started = Instant::now();
-        let one = async |client: &C| {
-            let mut took = Vec::new();
-            for _ in 0..calls.div_ceil(clients.len()) {
-                let begun = Instant::now();
-                call(client).await?;
-                took.push(begun.elapsed());
-            }
-            Ok::<_, E>(took)
-        };
-        for took in join_all(clients.iter().map(one)).await {
-            self.took.extend(took?);
-        }
-        self.wall += started.elapsed();
-        Ok(())
+        let each = calls.div_ceil(clients.len());
+        self.add_while(clients, call, |done, _| done < each).await
     }
 
     /// Calls it from each client, one after the other, until the time is over.
@@ -64,10 +51,19 @@ impl Sample {
         span: Duration,
         call: impl AsyncFn(&C) -> Result<(), E>,
     ) -> Result<(), E> {
+        self.add_while(clients, call, |_, elapsed| elapsed < span).await
+    }
+
+    async fn add_while<C, E: std::fmt::Debug>(
+        &mut self,
+        clients: &[C],
+        call: impl AsyncFn(&C) -> Result<(), E>,
+        goes_on: impl Fn(usize, Duration) -> bool,
+    ) -> Result<(), E> {
         let started = Instant::now();
         let one = async |client: &C| {
             let mut took = Vec::new();
-            while started.elapsed() < span {
+            while goes_on(took.len(), started.elapsed()) {
                 let begun = Instant::now();
                 call(client).await?;
                 took.push(begun.elapsed());

@@ -1,27 +1,12 @@
 //! `kill -9` in the middle of a sign-up.
 
 use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use tenantry_db::TenantRef;
 use tenantry_db::models::tenants::get_tenant;
 use tenantry_testing::TestDatabase;
 
-use crate::program::{installation, run, tenantry};
-
-async fn count(client: &tokio_postgres::Client, query: &str) -> i64 {
-    client.query_typed_one(query, &[]).await.unwrap().get(0)
-}
-
-async fn until_equal(client: &tokio_postgres::Client, query: &str, wanted: i64) {
-    for _ in 0..500 {
-        if count(client, query).await == wanted {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("`{query}` did not become {wanted} within 10 s");
-}
+use crate::program::{count, installation, run, tenantry, until_equal};
 
 fn start(dir: &std::path::Path, arguments: &[&str]) -> Child {
     tenantry(dir).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()

@@ -1,7 +1,8 @@
-//! Running the program.
+//! Running the program, and looking at what it does to the server.
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use serde_json::Value;
 use tenantry_testing::TestDatabase;
@@ -63,4 +64,20 @@ pub(crate) fn with_migration(dir: &Path, up: &str) -> std::path::PathBuf {
     let file = dir.join("sql/tenant/0005_note.up.sql");
     std::fs::write(&file, up).unwrap();
     file
+}
+
+/// The number that a query yields.
+pub(crate) async fn count(client: &tokio_postgres::Client, query: &str) -> i64 {
+    client.query_typed_one(query, &[]).await.unwrap().get(0)
+}
+
+/// Waits until it is as wanted, ten seconds at most.
+pub(crate) async fn until_equal(client: &tokio_postgres::Client, query: &str, wanted: i64) {
+    for _ in 0..500 {
+        if count(client, query).await == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("`{query}` did not become {wanted} within 10 s");
 }

@@ -1,30 +1,15 @@
 //! `kill -9` of whoever takes from the ready pool, and of whoever fills it.
 
 use std::process::Stdio;
-use std::time::Duration;
 
 use tenantry_db::lifecycle::fill_ready_pool;
 use tenantry_db::{Config, Installation};
 use tenantry_testing::{TestDatabase, free_port};
 
-use crate::program::{installation, run, tenantry};
+use crate::program::{count, installation, run, tenantry, until_equal};
 
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock'";
-
-async fn count(client: &tokio_postgres::Client, query: &str) -> i64 {
-    client.query_typed_one(query, &[]).await.unwrap().get(0)
-}
-
-async fn until_equal(client: &tokio_postgres::Client, query: &str, wanted: i64) {
-    for _ in 0..500 {
-        if count(client, query).await == wanted {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("`{query}` did not become {wanted} within 10 s");
-}
 
 async fn make_wait(superuser: &tokio_postgres::Client, table: &str) {
     let wait = format!(

@@ -1,8 +1,8 @@
 //! `public.migrations`: which schema has which version, and whether that fits the files.
 
 use serde_json::json;
-use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
+use tokio_postgres::{GenericClient, Row};
 
 use super::error::Schemas;
 use super::plan::{self, Applied};
@@ -34,16 +34,17 @@ pub(super) async fn applied_to(
         )
         .await
         .doing("read the migration ledger")?;
-    Ok(rows
-        .iter()
-        .map(|row| Applied {
-            version: row.get(0),
-            name: row.get(1),
-            checksum: row.get(2),
-            token_checksum: row.get(3),
-            schemas: Schemas::one(schema),
-        })
-        .collect())
+    Ok(rows.iter().map(|row| applied(row, Schemas::one(schema))).collect())
+}
+
+fn applied(row: &Row, schemas: Schemas) -> Applied {
+    Applied {
+        version: row.get(0),
+        name: row.get(1),
+        checksum: row.get(2),
+        token_checksum: row.get(3),
+        schemas,
+    }
 }
 
 /// What the tenants have, those together that have the same.
@@ -60,16 +61,8 @@ pub(super) async fn applied_to_tenants(db: &impl GenericClient) -> Result<Vec<Ap
         )
         .await
         .doing("read the migration ledger")?;
-    Ok(rows
-        .iter()
-        .map(|row| Applied {
-            version: row.get(0),
-            name: row.get(1),
-            checksum: row.get(2),
-            token_checksum: row.get(3),
-            schemas: Schemas { count: row.get(4), named: row.get(5) },
-        })
-        .collect())
+    let schemas = |row: &Row| Schemas { count: row.get(4), named: row.get(5) };
+    Ok(rows.iter().map(|row| applied(row, schemas(row))).collect())
 }
 
 /// Compares the ledger of all tenants with the files, in two queries however many there are. Yields a
