@@ -2,7 +2,7 @@
 
 use tenantry_db::lifecycle::{self, Authority, ErasureLedger, NewTenant, TenantChange};
 use tenantry_db::models::audit::Actor;
-use tenantry_db::models::tenants::Tenant;
+use tenantry_db::models::tenants::{Status, Tenant};
 use tenantry_db::{Error, Installation, TenantId};
 
 /// Creates a tenant, whole, and makes it routable here at once, also if somebody asked for it
@@ -40,7 +40,8 @@ pub(crate) async fn purge_tenant(
     tokio::spawn(async move {
         let admin = installation.admin();
         match lifecycle::continue_purge(admin, &ledger, tenant, &actor, |_| {}).await {
-            Ok(_) => {}
+            // It is done, here or by somebody else.
+            Ok(_) | Err(Error::InvalidState { status: Status::Purged, .. }) => {}
             Err(error) => {
                 let hint = error.hint().unwrap_or_default();
                 tracing::warn!(tenant.id = %tenant, %error, hint, "the purge stopped: it will be tried again");

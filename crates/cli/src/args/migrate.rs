@@ -101,6 +101,10 @@ pub(crate) struct MigrateRollback {
     /// Drop tables and columns also where they hold rows
     #[arg(long)]
     pub(crate) accept_data_loss: bool,
+    /// Take this program's own public files back, too. It works on their tables: only before an older
+    /// program is installed
+    #[arg(long, conflicts_with = "tenant")]
+    pub(crate) built_in: bool,
     /// Show what would be taken back and what would be lost, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -1,5 +1,6 @@
 //! `tenantry tenant delete`, `restore`, `purge`, `hold` and `unhold`.
 
+use jiff::Timestamp;
 use tenantry_db::lifecycle::{self, Authority, Deletion, ErasureLedger, PurgeReport};
 use tenantry_db::models::tenants::get_tenant;
 use tenantry_db::{AdminDb, Config, ErrorKind, ReaderDb, TenantId, TenantRef};
@@ -22,7 +23,10 @@ pub(super) async fn delete(
     let row = lifecycle::delete_tenant(&admin, config, id, how, &actor()).await?;
     step.end("nobody reaches it, and nothing of its lane is under way that began before");
     if let Some(purge_after) = row.purge_after {
-        say(&format!("it can be restored until {purge_after}"));
+        say(&match purge_after > Timestamp::now() {
+            true => format!("it can be restored until {purge_after}"),
+            false => "its retention is over: the next look for what is due purges it".to_owned(),
+        });
     }
     print(common, &row)
 }

@@ -82,6 +82,17 @@ async fn migration_heads(reader: &ReaderDb, migrations: &Migrations) -> Result<C
             found: fleet.public.applied,
             needed: fleet.public.head,
         });
+    } else if let Some(first) = fleet.halfway.first() {
+        Check::warning(
+            "migrations",
+            format!(
+                "version {} has run half way in `{}`{}",
+                first.version,
+                first.name(),
+                if fleet.halfway.len() > 1 { " and others" } else { "" }
+            ),
+            "`tenantry migrate status` lists them, `tenantry migrate run` goes on where it stopped",
+        )
     } else if behind > 0 {
         Check::warning(
             "migrations",

@@ -1,10 +1,12 @@
-//! Purges that do not come to their end, and what keeps them.
+//! Purges that do not come to their end, and what keeps them; the erasure ledger.
 
 use deadpool_postgres::Object;
 
 use super::Check;
 use crate::config::Config;
 use crate::error::{Doing, Error};
+use crate::lifecycle::ErasureLedger;
+use crate::models::purges;
 
 pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> {
     const SHOWN: usize = 5;
@@ -21,12 +23,18 @@ pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> 
     let overdue = db
         .query_typed_one(
             "SELECT count(*) FROM public.tenants
-             WHERE status = 'deleted' AND NOT legal_hold AND purge_after < now() - interval '1 day'",
+             WHERE status = 'deleted' AND NOT legal_hold AND purge_after < now() - interval '1 hour'",
             &[],
         )
         .await
         .doing("look for tenants that are due")?;
     let overdue: i64 = overdue.get(0);
+    if let Ok(ledger) = ErasureLedger::new(config) {
+        let known = purges::newest_in_ledger(&***db).await?;
+        if let Err(error) = ledger.check(known).await {
+            return Ok(Check::error("purges", &error));
+        }
+    }
     if !rows.is_empty() {
         let stopped: Vec<String> = rows.iter().take(SHOWN).map(|row| row.get(0)).collect();
         let detail = format!("{} stopped: {}", rows.len(), stopped.join("; "));
@@ -36,12 +44,12 @@ pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> 
         (0, _) => Check::ok("purges", "none stopped, none overdue"),
         (_, None) => Check::warning(
             "purges",
-            format!("{overdue} tenants are due for more than a day"),
+            format!("{overdue} tenants are due for more than an hour"),
             "set `erasure.ledger_dir` where a service runs: without it, none purges",
         ),
         (_, Some(_)) => Check::warning(
             "purges",
-            format!("{overdue} tenants are due for more than a day"),
+            format!("{overdue} tenants are due for more than an hour"),
             "does a service run? its log says why it does not purge them",
         ),
     })

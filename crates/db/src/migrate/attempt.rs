@@ -7,7 +7,8 @@ use tokio_postgres::error::SqlState;
 
 use super::record::{self, Blocker};
 use super::session::Session;
-use super::tenant::{Arrival, Journey, Standing};
+use super::standing::Standing;
+use super::tenant::{Arrival, Journey};
 use super::{AppliedNow, MigrationError};
 use crate::direct::AdminDb;
 use crate::error::Error;

@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::Migration;
-use super::tenant::Standing;
+use super::standing::Standing;
 
 /// What each session that takes tenants along prepares once: it locks the tenant's row if the tenant
 /// stands where it is expected, and moves it on. Fails with `division_by_zero` otherwise; also without

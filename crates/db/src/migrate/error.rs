@@ -39,6 +39,16 @@ pub enum MigrationError {
         /// How many statements had run.
         done: usize,
     },
+    /// A file outside a transaction has run half way, and there is no way back from its middle.
+    #[error(
+        "version {version} has run half way in `{schema}`, and there is no way back from its middle"
+    )]
+    Halfway {
+        /// The version.
+        version: i64,
+        /// The schema.
+        schema: String,
+    },
     /// A migration has no way back.
     #[error("`{file}` has no down file, so it can't be rolled back")]
     Irreversible {
@@ -192,6 +202,7 @@ impl MigrationError {
             | Self::ChangedHalfway { .. }
             | Self::FileMissing { .. }
             | Self::OutOfOrder { .. }
+            | Self::Halfway { .. }
             | Self::Irreversible { .. }
             | Self::DataLoss { .. }
             | Self::TooFarBack { .. }
@@ -203,8 +214,13 @@ impl MigrationError {
 
     pub(crate) fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Files { .. } => {
+            Self::Files { problems }
+                if problems.iter().any(|p| p.contains("is not named like")) =>
+            {
                 "files are named like `0003_add_labels.up.sql` and `0003_add_labels.down.sql`"
+            }
+            Self::Files { .. } => {
+                "mend them; `tenantry migrate lint` looks at them without a database"
             }
             Self::Lint { .. } => {
                 "`tenantry migrate lint` says why, and what to write instead; `-- tenantry: allow=<rule> reason=\"…\"` in the file lifts most rules"
@@ -215,6 +231,10 @@ impl MigrationError {
             }
             Self::ChangedHalfway { .. } => {
                 "put the file back as it was, run again, and write the change as a new migration"
+            }
+            Self::Halfway { .. } => {
+                "mend what it failed at, and `tenantry migrate run` goes on there; or undo its statements by hand, \
+                 and delete the schema's row in `public.migration_progress`"
             }
             Self::Irreversible { .. } => {
                 "write a new migration that undoes it, or add the down file"

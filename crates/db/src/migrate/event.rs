@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::AppliedNow;
 use super::record::{Blocker, SchemaFailure};
-use super::tenant::Standing;
+use super::standing::Standing;
 use crate::ids::TenantId;
 
 /// What happens, as it happens.

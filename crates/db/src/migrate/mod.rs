@@ -42,7 +42,7 @@ pub use fingerprint::{Fingerprint, fingerprint};
 pub use plan::{Applied, pending};
 pub use preflight::{Plan, PlannedFile, plan, plan_back, steps_back};
 pub use public::{AppliedNow, migrate_public};
-pub use record::{Blocker, Counts, RunState, SchemaFailure};
+pub use record::{Blocker, Counts, Halfway, RunState, SchemaFailure};
 pub use rollout::{Direction, Rollout, RolloutOptions, RolloutReport, Stop, Tenants, Tolerance};
 pub use script::{Allow, IndexBuild, Script, ScriptOptions};
 pub use set::{Migration, MigrationSet, Repeatable, SetKind};

@@ -10,8 +10,9 @@ use tokio_postgres::types::Type;
 use super::error::Loss;
 use super::loss;
 use super::rollout::{Direction, RolloutOptions, Tenants};
+use super::standing::Standing;
 use super::status::PendingFile;
-use super::tenant::{Route, Standing};
+use super::tenant::Route;
 use super::waves;
 use super::{Migration, MigrationError, Migrations, ledger, pending, record, standing};
 use crate::direct::{AdminDb, ReaderDb, begin};
@@ -113,6 +114,12 @@ pub async fn plan_back(
     tx.batch_execute("SET TRANSACTION READ ONLY").await.doing("look without touching")?;
     let remarks = ledgers(&tx, migrations).await?;
     let mut plan = Plan { remarks, ..Plan::empty() };
+    if let Some(stands) =
+        record::halfway(&tx).await?.into_iter().find(|h| h.is_up() && h.version > to)
+    {
+        let (version, schema) = (stands.version, stands.name());
+        return Err(MigrationError::Halfway { version, schema }.into());
+    }
     let mut named = Vec::new();
     let route = Route::down(&migrations.tenant, to, false);
     let tenants = match record::is_possible(&tx).await? {
@@ -134,7 +141,7 @@ pub async fn plan_back(
     if options.public {
         let applied = ledger::applied_to(&tx, "public").await?;
         let head = applied.iter().map(|entry| entry.version).max().unwrap_or(0);
-        for migration in migrations.public.down_from(head, to) {
+        for migration in migrations.public.down_from(head, options.public_goal(migrations, to)) {
             let dropped = loss::dropped(migration.require_down()?);
             if loss::drops_register(migration.require_down()?) {
                 require_no_tenants(&tx, to).await?;

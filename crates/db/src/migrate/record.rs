@@ -329,3 +329,54 @@ pub(super) async fn blockers(admin: &AdminDb, pid: i32) -> Result<Vec<Blocker>, 
     };
     Ok(rows.iter().map(blocker).collect())
 }
+
+/// A schema in which a file outside a transaction has run half way.
+#[derive(Debug, Clone, Serialize)]
+pub struct Halfway {
+    /// The schema.
+    pub schema: String,
+    /// The tenant's human name, if it has one.
+    pub subdomain: Option<String>,
+    /// The file's version.
+    pub version: i64,
+    /// `up` or `down`.
+    pub direction: String,
+    /// How many of its statements are done.
+    pub statements_done: i32,
+}
+
+impl Halfway {
+    /// The schema as people know it.
+    pub fn name(&self) -> String {
+        self.subdomain.clone().unwrap_or_else(|| self.schema.clone())
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.direction == "up"
+    }
+}
+
+/// The first hundred schemas that stand half way. None where nobody can, since nothing records it yet.
+pub(super) async fn halfway(db: &impl GenericClient) -> Result<Vec<Halfway>, Error> {
+    if !is_possible(db).await? {
+        return Ok(Vec::new());
+    }
+    let rows = db
+        .query_typed(
+            "SELECT p.schema_name, t.subdomain, p.version, p.direction, p.statements_done
+             FROM public.migration_progress p
+             LEFT JOIN public.tenants t ON p.schema_name = 'tenant_' || replace(t.id::text, '-', '')
+             WHERE p.statements_begun > 0 ORDER BY p.version DESC, p.schema_name LIMIT 100",
+            &[],
+        )
+        .await
+        .doing("look who stands half way")?;
+    let halfway = |row: &tokio_postgres::Row| Halfway {
+        schema: row.get(0),
+        subdomain: row.get(1),
+        version: row.get(2),
+        direction: row.get(3),
+        statements_done: row.get(4),
+    };
+    Ok(rows.iter().map(halfway).collect())
+}

@@ -11,7 +11,8 @@ use super::event::Event;
 use super::fleet::{Fleet, Halt};
 use super::preflight::plan_back;
 use super::record::{self, Counts, RunLock, RunState, SchemaFailure};
-use super::tenant::{Journey, Route, Standing};
+use super::standing::Standing;
+use super::tenant::{Journey, Route};
 use super::waves::Portion;
 use super::{
     AppliedNow, MigrationError, Migrations, SetKind, ledger, lint, preflight, public, standing,
@@ -39,11 +40,18 @@ pub struct RolloutOptions {
     pub tolerance: Tolerance,
     /// Whether changed files are recorded as they are now, instead of being refused.
     pub repair: bool,
+    /// Whether the way back takes this program's own public files, too: it works on their tables.
+    pub built_in: bool,
     /// Whether files are refused that [`lint`](super::lint) calls wrong, on the way up.
     pub lint: bool,
 }
 
 impl RolloutOptions {
+    /// To which version the public set goes back.
+    pub(super) fn public_goal(&self, migrations: &Migrations, to: i64) -> i64 {
+        if self.built_in { to } else { to.max(migrations.newest_built_in()) }
+    }
+
     /// Everything to head, with the waves and the number at once that are configured.
     pub fn to_head(configured: &config::Migrations) -> Self {
         Self {
@@ -54,6 +62,7 @@ impl RolloutOptions {
             waves: configured.waves.clone(),
             tolerance: Tolerance::Stop,
             repair: false,
+            built_in: false,
             lint: true,
         }
     }
@@ -254,6 +263,7 @@ impl Rollout<'_> {
                 events(Event::public(now));
             };
             let public_set = &self.migrations.public;
+            let to = self.options.public_goal(self.migrations, to);
             let back = public::down(self.admin, public_set, to, accept_data_loss, progress).await;
             self.or_record_failure(run, back).await?;
             let db = self.admin.connection().await?;

@@ -74,6 +74,13 @@ impl Migrations {
         }
     }
 
+    /// The newest version of the public set that this program was built with, under whatever number.
+    pub(super) fn newest_built_in(&self) -> i64 {
+        let own: Vec<_> = PUBLIC.iter().map(|(_, text)| sql::token_checksum(text)).collect();
+        let is_own = |m: &&Migration| own.contains(&m.token_checksum);
+        self.public.migrations.iter().rev().find(is_own).map_or(0, |m| m.version)
+    }
+
     /// The files that the configuration names.
     ///
     /// # Errors

@@ -5,8 +5,19 @@ use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
 use super::rollout::Tenants;
-use super::tenant::{Route, Standing};
+use super::session::Session;
+use super::tenant::Route;
 use crate::error::{Doing, Error};
+use crate::ids::TenantId;
+
+/// Where a tenant stands.
+#[derive(Debug, Clone)]
+pub(super) struct Standing {
+    pub(super) id: TenantId,
+    pub(super) subdomain: Option<String>,
+    pub(super) version: i64,
+    pub(super) repeatables: Vec<u8>,
+}
 
 /// The tenants that have some way to go, oldest first.
 pub(super) async fn concerned(
@@ -45,4 +56,28 @@ pub(super) async fn all(
         repeatables: row.get(3),
     };
     Ok(rows.iter().map(standing).collect())
+}
+
+/// Reads where a tenant stands; `None` for one that is being purged, or gone.
+pub(super) async fn look(session: &Session, tenant: TenantId) -> Result<Option<Standing>, Error> {
+    let row = session
+        .client()
+        .query_typed_opt(
+            "SELECT subdomain, schema_version, repeatable_digest,
+                    EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $2)
+             FROM public.tenants WHERE id = $1 AND status NOT IN ('purging', 'purged')",
+            &[(tenant.as_uuid(), Type::UUID), (&tenant.schema().to_string(), Type::TEXT)],
+        )
+        .await
+        .doing("read where the tenant stands")?;
+    let Some(row) = row else { return Ok(None) };
+    if !row.get::<_, bool>(3) {
+        return Err(Error::SchemaMissing(tenant.schema()));
+    }
+    Ok(Some(Standing {
+        id: tenant,
+        subdomain: row.get(0),
+        version: row.get(1),
+        repeatables: row.get(2),
+    }))
 }

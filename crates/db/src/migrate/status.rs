@@ -7,7 +7,7 @@ use tokio_postgres::types::{Json, Type};
 use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
-use super::record::{self, Counts, RunState, SchemaFailure};
+use super::record::{self, Counts, Halfway, RunState, SchemaFailure};
 use super::{Migration, MigrationSet, Migrations, ledger, pending, preflight};
 use crate::direct::{ReaderDb, begin};
 use crate::error::{Doing, Error};
@@ -30,6 +30,8 @@ pub struct FleetStatus {
     pub behind_truncated: bool,
     /// The newest failure of each schema that has not come further since, the newest first.
     pub failures: Vec<SchemaFailure>,
+    /// Those in which a file outside a transaction has run half way.
+    pub halfway: Vec<Halfway>,
     /// The newest run.
     pub last_run: Option<Run>,
     /// What does no harm, and should be known.
@@ -161,6 +163,7 @@ pub async fn fleet_status(
         behind: Vec::new(),
         behind_truncated: false,
         failures: Vec::new(),
+        halfway: Vec::new(),
         last_run: None,
         remarks: Vec::new(),
         public,
@@ -179,6 +182,7 @@ pub async fn fleet_status(
     if recorded {
         status.last_run = last_run(&tx).await?;
         status.failures = failures(&tx).await?;
+        status.halfway = record::halfway(&tx).await?;
     }
     Ok(status)
 }

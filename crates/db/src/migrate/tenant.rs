@@ -7,26 +7,17 @@
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::batch::{BatchError, tenant_path};
 use super::claim::{claim, ledger_entry, look_only, unrecord};
 use super::session::Session;
+use super::standing::{Standing, look};
 use super::stepwise::{self, Stepwise};
 use super::{AppliedNow, Batch, Migration, MigrationError, MigrationSet, loss, outside};
 use crate::direct::AdminDb;
-use crate::error::{Doing, Error};
+use crate::error::Error;
 use crate::ids::TenantId;
-
-/// Where a tenant stands.
-#[derive(Debug, Clone)]
-pub(super) struct Standing {
-    pub(super) id: TenantId,
-    pub(super) subdomain: Option<String>,
-    pub(super) version: i64,
-    pub(super) repeatables: Vec<u8>,
-}
 
 /// Where tenants are to go.
 #[derive(Clone, Copy)]
@@ -337,30 +328,6 @@ impl Journey<'_> {
         file.run(session).await?;
         Ok((reached, next.name.clone()))
     }
-}
-
-/// Reads where a tenant stands; `None` for one that is being purged, or gone.
-pub(super) async fn look(session: &Session, tenant: TenantId) -> Result<Option<Standing>, Error> {
-    let row = session
-        .client()
-        .query_typed_opt(
-            "SELECT subdomain, schema_version, repeatable_digest,
-                    EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $2)
-             FROM public.tenants WHERE id = $1 AND status NOT IN ('purging', 'purged')",
-            &[(tenant.as_uuid(), Type::UUID), (&tenant.schema().to_string(), Type::TEXT)],
-        )
-        .await
-        .doing("read where the tenant stands")?;
-    let Some(row) = row else { return Ok(None) };
-    if !row.get::<_, bool>(3) {
-        return Err(Error::SchemaMissing(tenant.schema()));
-    }
-    Ok(Some(Standing {
-        id: tenant,
-        subdomain: row.get(0),
-        version: row.get(1),
-        repeatables: row.get(2),
-    }))
 }
 
 fn busy(tenant: TenantId) -> Error {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::tenant::Standing;
+use super::standing::Standing;
 
 pub(super) struct Traveller {
     pub(super) standing: Standing,

@@ -242,7 +242,7 @@ async fn a_purge_that_stopped_and_one_that_is_overdue_are_found() {
         "UPDATE public.tenants SET deleted_at = deleted_at - interval '60 days', purge_after = purge_after - interval '60 days'",
         "UPDATE public.tenants SET deleted_at = deleted_at + interval '60 days', purge_after = purge_after + interval '60 days'",
         "purges",
-        "1 tenants are due for more than a day",
+        "1 tenants are due for more than an hour",
     )
     .is_found(&db)
     .await;
@@ -261,4 +261,12 @@ async fn a_purge_that_stopped_and_one_that_is_overdue_are_found() {
     superuser.batch_execute("DROP VIEW public.report").await.unwrap();
     lifecycle::continue_purge(&db.admin, &ledger, acme.id, &actor, |_| {}).await.unwrap();
     assert!(findings(&db).await.is_empty());
+    // A ledger that is damaged, and one that is not the one that the database knows.
+    let file = db.config.erasure.ledger_dir.clone().unwrap().join("erasures.jsonl");
+    for (text, words) in [("{}\n", "damaged at line 1"), ("", "lacks entry 1")] {
+        std::fs::write(&file, text).unwrap();
+        let found = findings(&db).await;
+        assert!(found.len() == 1 && found[0].name == "purges", "{found:?}");
+        assert!(found[0].detail.contains(words), "{found:?}");
+    }
 }

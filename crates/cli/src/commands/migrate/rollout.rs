@@ -48,6 +48,7 @@ pub(super) async fn down(
     options.tenants = chosen(config, &args.tenant).await?;
     options.parallel = args.pace.parallel.unwrap_or(options.parallel);
     options.tolerance = tolerance(&args.pace)?;
+    options.built_in = args.built_in;
     let admin = AdminDb::new(config)?;
     let to = match args.to {
         Some(to) => to,

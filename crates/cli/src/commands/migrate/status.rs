@@ -55,6 +55,15 @@ pub(in crate::commands) fn fleet_text(fleet: &FleetStatus) -> String {
     for failure in &fleet.failures {
         text += &format!("{}\n", failure_text(failure));
     }
+    for halfway in &fleet.halfway {
+        text += &format!(
+            "half way: {} in version {} ({}), {} statements done\n",
+            halfway.name(),
+            halfway.version,
+            halfway.direction,
+            halfway.statements_done
+        );
+    }
     if let Some(run) = &fleet.last_run {
         text += &run_text(run);
     }

@@ -74,6 +74,24 @@ impl ErasureLedger {
         }
     }
 
+    /// Looks whether it is whole and holds what the database knows of, and changes nothing.
+    ///
+    /// # Errors
+    /// What a purge would stop at.
+    pub(crate) async fn check(&self, known: Option<(i64, Vec<u8>)>) -> Result<(), Error> {
+        let ledger = self.clone();
+        on_a_thread(move || {
+            let path = ledger.path();
+            let content = match File::open(&path) {
+                Ok(file) => read(&file, &path)?,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Content::default(),
+                Err(source) => return Err(ErasureError::Ledger { doing: "read", path, source }),
+            };
+            content.require(known, &path)
+        })
+        .await
+    }
+
     fn path(&self) -> PathBuf {
         self.dir.join(Self::FILE)
     }
@@ -115,6 +133,12 @@ impl ErasureLedger {
             Err(TryLockError::Error(e)) => return Err(fail("lock")(e)),
         }
         let content = read(&file, &path)?;
+        if content.unended {
+            // All of it is there and in its place, so it is no half of one: it was written, or an editor
+            // took the line's end.
+            let mut end = &file;
+            end.write_all(b"\n").and_then(|()| file.sync_all()).map_err(fail("mend"))?;
+        }
         if content.torn_bytes > 0 {
             tracing::warn!(bytes = content.torn_bytes, "cut off the rest of an unfinished entry");
             file.set_len(content.whole_bytes)
@@ -137,13 +161,7 @@ pub(super) struct OpenLedger {
 impl OpenLedger {
     /// Refuses a ledger that lacks an entry which the database knows of: it is another file, or was cut.
     pub(super) fn require(&self, known: Option<(i64, Vec<u8>)>) -> Result<(), ErasureError> {
-        let Some((sequence, hash)) = known else { return Ok(()) };
-        let index = usize::try_from(sequence - 1).ok();
-        let found = index.and_then(|index| self.content.hashes.get(index));
-        if found.is_some_and(|found| found[..] == hash[..]) {
-            return Ok(());
-        }
-        Err(ErasureError::LedgerIncomplete { path: self.path.clone(), sequence })
+        self.content.require(known, &self.path)
     }
 
     /// Writes the tenant's entry, if there is none yet, and returns when it is on disk.
@@ -188,6 +206,43 @@ struct Content {
     by_tenant: BTreeMap<TenantId, Recorded>,
     whole_bytes: u64,
     torn_bytes: u64,
+    /// The last entry is whole, but its line has no end.
+    unended: bool,
+}
+
+impl Content {
+    fn require(&self, known: Option<(i64, Vec<u8>)>, path: &Path) -> Result<(), ErasureError> {
+        let Some((sequence, hash)) = known else { return Ok(()) };
+        let index = usize::try_from(sequence - 1).ok();
+        let found = index.and_then(|index| self.hashes.get(index));
+        if found.is_some_and(|found| found[..] == hash[..]) {
+            return Ok(());
+        }
+        Err(ErasureError::LedgerIncomplete { path: path.to_owned(), sequence })
+    }
+
+    /// Takes the next line.
+    fn push(&mut self, line: &[u8], path: &Path) -> Result<(), ErasureError> {
+        let number = self.hashes.len() + 1;
+        let damaged =
+            |what| ErasureError::LedgerDamaged { path: path.to_owned(), line: number, what };
+        let entry: ErasureEntry =
+            serde_json::from_slice(line).map_err(|_| damaged("it is no entry"))?;
+        let previous = self.hashes.last().copied().unwrap_or_default();
+        if entry.previous != HEXLOWER.encode(&previous) {
+            return Err(damaged(
+                "it does not follow from the line before: one of the two was changed",
+            ));
+        }
+        if usize::try_from(entry.sequence).ok() != Some(number) {
+            return Err(damaged("its number is not the next one"));
+        }
+        let hash = Sha256::digest(line).into();
+        self.by_tenant.insert(entry.tenant_id, Recorded { sequence: entry.sequence, hash });
+        self.hashes.push(hash);
+        self.entries.push(entry);
+        Ok(())
+    }
 }
 
 fn read(file: &File, path: &Path) -> Result<Content, ErasureError> {
@@ -199,29 +254,18 @@ fn read(file: &File, path: &Path) -> Result<Content, ErasureError> {
     loop {
         line.clear();
         let bytes = reader.read_until(b'\n', &mut line).map_err(fail)? as u64;
-        if line.pop() != Some(b'\n') {
-            content.torn_bytes = bytes;
+        if line.last() == Some(&b'\n') {
+            line.pop();
+            content.push(&line, path)?;
+            content.whole_bytes += bytes;
+        } else {
+            content.unended = content.push(&line, path).is_ok();
+            match content.unended {
+                true => content.whole_bytes += bytes + 1,
+                false => content.torn_bytes = bytes,
+            }
             return Ok(content);
         }
-        let damaged = |what| ErasureError::LedgerDamaged {
-            path: path.to_owned(),
-            line: content.hashes.len() + 1,
-            what,
-        };
-        let entry: ErasureEntry =
-            serde_json::from_slice(&line).map_err(|_| damaged("it is no entry"))?;
-        let previous = content.hashes.last().copied().unwrap_or_default();
-        if entry.previous != HEXLOWER.encode(&previous) {
-            return Err(damaged("it does not follow from the line before"));
-        }
-        if usize::try_from(entry.sequence).ok() != Some(content.hashes.len() + 1) {
-            return Err(damaged("its number is not the next one"));
-        }
-        let hash = Sha256::digest(&line).into();
-        content.by_tenant.insert(entry.tenant_id, Recorded { sequence: entry.sequence, hash });
-        content.hashes.push(hash);
-        content.entries.push(entry);
-        content.whole_bytes += bytes;
     }
 }
 
@@ -275,7 +319,12 @@ mod tests {
         let whole = std::fs::read(ledger.path()).unwrap();
         record(&ledger, two).await;
         let both = std::fs::read(ledger.path()).unwrap();
-        for torn in whole.len() + 1..both.len() {
+        // Without its line's end alone, an entry is whole: it stays.
+        std::fs::write(ledger.path(), &both[..both.len() - 1]).unwrap();
+        assert_eq!(ledger.entries().unwrap().len(), 2);
+        drop(ledger.open().await.unwrap());
+        assert_eq!(std::fs::read(ledger.path()).unwrap(), both);
+        for torn in whole.len() + 1..both.len() - 1 {
             std::fs::write(ledger.path(), &both[..torn]).unwrap();
             assert_eq!(ledger.entries().unwrap().len(), 1, "{torn}");
             drop(ledger.open().await.unwrap());

@@ -98,8 +98,10 @@ async fn go_on(
     progress: &mut (dyn FnMut(&PurgeProgress) + Send),
 ) -> Result<PurgeReport, Error> {
     let gone_on = steps(session, ledger, actor, progress).await;
-    if let Err(error) = &gone_on {
-        session.record_failure(error).await;
+    match &gone_on {
+        // Somebody else has done it, or it has not begun: nothing has failed.
+        Ok(_) | Err(Error::InvalidState { .. }) => {}
+        Err(error) => session.record_failure(error).await,
     }
     gone_on
 }

@@ -7,7 +7,7 @@ use tokio_postgres::error::SqlState;
 use crate::direct::AdminDb;
 use crate::error::{Error, ErrorKind};
 use crate::migrate::fingerprint::Fingerprint;
-use crate::migrate::tenant::Standing;
+use crate::migrate::standing::Standing;
 use crate::migrate::verify::Scratch;
 use crate::migrate::{MigrationSet, Migrations, SetKind, ledger};
 

@@ -16,7 +16,7 @@ use tokio_postgres::{Client, GenericClient};
 
 use self::expected::{Kind, expected, may_ask_the_majority, said};
 use super::fingerprint::{Fingerprint, SETTLE, digests, fingerprints};
-use super::tenant::Standing;
+use super::standing::Standing;
 use super::{Migrations, SetKind, Tenants, record, standing};
 use crate::direct::{AdminDb, ReaderDb};
 use crate::error::{Doing, Error};

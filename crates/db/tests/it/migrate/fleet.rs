@@ -116,6 +116,7 @@ impl Fleet {
         options.waves = vec![Portion::Percent(100)];
         // What files may say is for the lint's own tests; here is what happens if they say it.
         options.lint = false;
+        options.built_in = true;
         options
     }
 

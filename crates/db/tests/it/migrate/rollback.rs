@@ -1,8 +1,8 @@
 //! The way back: whom it takes along, in which order, and what it refuses.
 
 use tenantry_db::migrate::{
-    Direction, Event, MigrationError, Portion, RolloutOptions, RolloutReport, RunState, plan_back,
-    steps_back,
+    Direction, Event, MigrationError, Portion, RolloutOptions, RolloutReport, RunState,
+    fleet_status, plan_back, steps_back,
 };
 use tenantry_db::{Error, ErrorKind};
 
@@ -336,4 +336,34 @@ async fn a_killed_way_back_is_ended_by_the_next_run_in_either_direction() {
         }
         assert_whole(&fleet).await;
     }
+}
+
+#[tokio::test]
+async fn the_programs_own_public_files_stay_unless_they_are_meant() {
+    let fleet = Fleet::new(2).await;
+    let all = RolloutOptions { public: true, built_in: false, ..accepting(fleet.back_to(0)) };
+    let report = fleet.run(all).await.unwrap();
+    assert_eq!((report.state, report.tenants.done, report.public), (RunState::Complete, 2, 0));
+    let head = "SELECT max(version)::text FROM public.migrations WHERE schema_name = 'public'";
+    let expected = fleet.db.migrations.public.head().to_string();
+    assert_eq!(texts(&fleet.superuser, head).await, [expected]);
+}
+
+#[tokio::test]
+async fn nobody_goes_back_while_somebody_stands_half_way() {
+    let fleet = at_102(2).await;
+    let begun = format!(
+        "INSERT INTO public.migration_progress (schema_name, version, direction, token_checksum, statements_begun)
+         VALUES ('{}', 150, 'up', sha256('x'), 1)",
+        fleet.schema(1)
+    );
+    fleet.superuser.batch_execute(&begun).await.unwrap();
+    let error = fleet.run(fleet.back_to(2)).await.unwrap_err();
+    let Error::Migration(MigrationError::Halfway { version, .. }) = error else {
+        panic!("{error}")
+    };
+    assert_eq!(version, 150);
+    let status = fleet_status(&fleet.db.reader, &fleet.migrations()).await.unwrap();
+    assert_eq!(status.halfway.len(), 1);
+    assert_eq!(fleet.run(fleet.back_to(150)).await.unwrap().tenants.total, 0);
 }
