@@ -327,7 +327,10 @@ async fn create_writes_files_that_run_and_are_taken_back() {
     assert!(none.stderr.contains("`--dir migrations` makes one"), "{}", none.stderr);
     let created = run(dir.path(), &["migrate", "create", "add_labels", "--dir", "sql"]);
     assert_eq!(created.code, 0, "{}", created.stderr);
-    assert!(created.stderr.contains("set `migrations.dir = \"sql\"`"), "{}", created.stderr);
+    // Where the directory is, whatever the configuration file's own is.
+    let absolute = dir.path().canonicalize().unwrap().join("sql");
+    let hint = format!("`dir = \"{}\"` in `tenantry.toml`", absolute.display());
+    assert!(created.stderr.contains(&hint), "{}", created.stderr);
     let written: Vec<&Path> = created.stdout.lines().map(Path::new).collect();
     assert!(written.len() > 2 && written.iter().all(|file| dir.path().join(file).is_file()));
     let [.., up, down] = written.as_slice() else { panic!("{written:?}") };
