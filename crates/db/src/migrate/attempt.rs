@@ -11,7 +11,7 @@ use super::standing::Standing;
 use super::tenant::{Arrival, Journey};
 use super::{AppliedNow, MigrationError};
 use crate::direct::AdminDb;
-use crate::error::Error;
+use crate::error::{Error, server_is_away};
 
 /// What came of a try.
 pub(super) struct Attempted {
@@ -128,14 +128,12 @@ impl Verdict {
             SqlState::T_R_DEADLOCK_DETECTED,
             SqlState::T_R_SERIALIZATION_FAILURE,
         ];
-        const AWAY: [SqlState; 3] =
-            [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW];
         const OVERLOADED: [SqlState; 2] = [SqlState::OUT_OF_MEMORY, SqlState::TOO_MANY_CONNECTIONS];
         match error.code() {
             Some(code) if LATER.contains(code) => Self::Later,
             Some(code) if OVERLOADED.contains(code) => Self::Overloaded,
-            Some(code) if AWAY.contains(code) || code.code().starts_with("08") => Self::Away,
-            None if error.is_closed() || error.code().is_none() && is_io(error) => Self::Away,
+            _ if server_is_away(error) => Self::Away,
+            None if is_io(error) => Self::Away,
             _ => Self::Final,
         }
     }

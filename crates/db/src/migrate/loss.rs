@@ -128,10 +128,7 @@ impl Words<'_> {
         if self.take(&["."]) {
             return self.name();
         }
-        Some(match text.strip_prefix('"').and_then(|t| t.strip_suffix('"')) {
-            Some(quoted) => quoted.replace("\"\"", "\""),
-            None => text.to_lowercase(),
-        })
+        Some(sql::catalog_name(text))
     }
 
     fn tables(&mut self, if_exists: bool) -> Vec<Dropped> {

@@ -111,10 +111,7 @@ struct Word<'a> {
 impl Word<'_> {
     /// The name as the catalog has it.
     fn name(&self) -> String {
-        match self.text.strip_prefix('"').and_then(|t| t.strip_suffix('"')) {
-            Some(quoted) => quoted.replace("\"\"", "\""),
-            None => self.text.to_lowercase(),
-        }
+        sql::catalog_name(self.text)
     }
 }
 

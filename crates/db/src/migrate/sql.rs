@@ -100,6 +100,14 @@ pub(super) fn controls_transaction(statement: &Statement) -> bool {
         || matches!(statement.opening.as_str(), "START TRANSACTION" | "PREPARE TRANSACTION")
 }
 
+/// A name as the catalog has it, from a token that is one.
+pub(super) fn catalog_name(token: &str) -> String {
+    match token.strip_prefix('"').and_then(|t| t.strip_suffix('"')) {
+        Some(quoted) => quoted.replace("\"\"", "\""),
+        None => token.to_lowercase(),
+    }
+}
+
 /// A token, with its place in the file.
 pub(super) struct TokenText<'a> {
     pub(super) kind: TokenKind,
