@@ -1,9 +1,8 @@
 //! What a service does again and again beside answering: when, and what becomes of a failure.
 
+use std::error::Error;
 use std::pin::pin;
 use std::time::Duration;
-
-use crate::error::Error;
 
 /// The longest pause after failures.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
@@ -13,7 +12,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// A failure is said once, and ends nothing: the pause doubles with each further one, up to a minute. A
 /// step that is under way when `stop` comes is dropped, so it must be safe to drop; what is done in a
 /// transaction is.
-pub(crate) async fn repeat<F: Future<Output = Result<(), Error>>>(
+pub async fn repeat<F: Future<Output = Result<(), E>>, E: Error + 'static>(
     doing: &'static str,
     every: Duration,
     stop: impl Future<Output = ()>,
@@ -54,9 +53,9 @@ fn pause(every: Duration, failures: u32) -> Duration {
 }
 
 /// The error and what is behind it, the first line of each: what PostgreSQL adds below repeats values.
-fn causes(error: &Error) -> String {
+fn causes(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
-    let mut next = Some(error as &dyn std::error::Error);
+    let mut next = Some(error);
     while let Some(error) = next {
         let separator = if text.is_empty() { "" } else { ": " };
         text += separator;
@@ -91,7 +90,7 @@ mod tests {
             let (call, stop) = (calls, &stop);
             async move {
                 match call {
-                    1..=3 => Err(Error::TransactionFailed),
+                    1..=3 => Err(crate::Error::TransactionFailed),
                     5 => {
                         stop.notify_one();
                         std::future::pending().await

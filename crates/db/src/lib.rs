@@ -29,6 +29,7 @@ mod secret;
 mod slots;
 mod tenant_db;
 
+pub use background::repeat;
 pub use config::Config;
 pub use direct::{AdminDb, ReaderDb};
 pub use directory::{Directory, TenantEntry};

@@ -13,7 +13,10 @@ use crate::user::ServerUser;
 
 /// Writes a file that only its owner reads: `owner`, or this process's user. A reader sees the old
 /// contents or the new, and a crash leaves one of them.
-pub(crate) fn write_private(path: &Path, contents: &str, owner: Option<&ServerUser>) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Io`], [`Error::DiskFull`].
+pub fn write_private(path: &Path, contents: &str, owner: Option<&ServerUser>) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let beside = path.with_file_name(name);
@@ -31,7 +34,10 @@ pub(crate) fn write_private(path: &Path, contents: &str, owner: Option<&ServerUs
 }
 
 /// Makes a directory, or takes the one that is there, with this mode and owner.
-pub(crate) fn ensure_directory(path: &Path, mode: u32, owner: Option<&ServerUser>) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Io`], [`Error::DiskFull`].
+pub fn ensure_directory(path: &Path, mode: u32, owner: Option<&ServerUser>) -> Result<()> {
     let make = || -> io::Result<()> {
         match DirBuilder::new().mode(mode).create(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -51,13 +57,19 @@ pub(crate) fn ensure_directory(path: &Path, mode: u32, owner: Option<&ServerUser
 }
 
 /// An empty directory, whatever was there before.
-pub(crate) fn replace_directory(path: &Path, mode: u32, owner: &ServerUser) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Io`], [`Error::DiskFull`].
+pub fn replace_directory(path: &Path, mode: u32, owner: &ServerUser) -> Result<()> {
     remove_directory(path)?;
     ensure_directory(path, mode, Some(owner))
 }
 
 /// Removes a directory with all that is in it; it may be gone already.
-pub(crate) fn remove_directory(path: &Path) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Io`], [`Error::DiskFull`].
+pub fn remove_directory(path: &Path) -> Result<()> {
     absent_is_fine(fs::remove_dir_all(path)).map_err(Error::io("remove", path))
 }
 
@@ -76,7 +88,10 @@ pub(crate) fn publish_directory(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// The text of a file, or `None` where there is no file.
-pub(crate) fn read_if_present(path: &Path) -> Result<Option<String>> {
+///
+/// # Errors
+/// [`Error::Io`], [`Error::DiskFull`].
+pub fn read_if_present(path: &Path) -> Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -30,7 +30,7 @@
 mod binaries;
 mod data_dir;
 mod error;
-mod files;
+pub mod files;
 mod launch;
 mod layout;
 mod leftovers;
@@ -58,3 +58,4 @@ pub use error::{BusyPort, Error, Result};
 pub use options::{Durability, PoolerLogin, PoolerSettings, Ports, REPLICA_SUFFIX, StackOptions};
 pub use server::{Server, ServerExit, ServerState, ServerStatus, Status, Stopped};
 pub use stack::{Stack, down, reset, status};
+pub use user::ServerUser;

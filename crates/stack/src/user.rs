@@ -15,16 +15,23 @@ const SERVER_USER: &str = "postgres";
 
 /// The user and group that the servers run as.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ServerUser {
-    pub(crate) name: String,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+pub struct ServerUser {
+    /// Its name, or what to call it.
+    pub name: String,
+    /// Its id.
+    pub uid: u32,
+    /// Its group's.
+    pub gid: u32,
     /// Whether this is another user than ours, so that files and processes must be handed over.
-    pub(crate) is_other: bool,
+    pub is_other: bool,
 }
 
 impl ServerUser {
-    pub(crate) fn find() -> Result<Self> {
+    /// Looks it up.
+    ///
+    /// # Errors
+    /// [`Error::NoServerUser`] for root where there is no such user.
+    pub fn find() -> Result<Self> {
         let uid = rustix::process::geteuid();
         if !uid.is_root() {
             let gid = rustix::process::getegid();
@@ -36,6 +43,23 @@ impl ServerUser {
             return Err(Error::NoServerUser { user: SERVER_USER.to_owned() });
         };
         Ok(Self { name: SERVER_USER.to_owned(), uid, gid, is_other: true })
+    }
+
+    /// The owner of a file or directory that a server left.
+    ///
+    /// # Errors
+    /// [`Error::WrongOwner`] if that is another user than ours, and we are not root; [`Error::Io`].
+    pub fn owner_of(path: &Path) -> Result<Self> {
+        let found = fs::metadata(path).map_err(Error::io("look at", path))?;
+        let ours = rustix::process::geteuid();
+        let (uid, gid) = (found.uid(), found.gid());
+        let is_other = uid != ours.as_raw();
+        let name = format!("user id {uid}");
+        if is_other && !ours.is_root() {
+            let user = format!("user id {}", ours.as_raw());
+            return Err(Error::WrongOwner { path: path.to_owned(), owner: uid, user });
+        }
+        Ok(Self { name, uid, gid, is_other })
     }
 
     /// The first directory on the way to `path`, itself included, that this user may not enter.

@@ -15,8 +15,18 @@ pub const DEFAULTS: &str = include_str!("../../../../config.default.toml");
 const OPEN_SECTIONS: &[(&str, &str)] = &[("tiers", "free")];
 
 /// Settings that are paths: in a file they are meant from its directory.
-const PATHS: &[&str] =
-    &["migrations.dir", "auth.public_key_file", "auth.jwks_file", "erasure.ledger_dir"];
+const PATHS: &[&str] = &[
+    "migrations.dir",
+    "auth.public_key_file",
+    "auth.jwks_file",
+    "erasure.ledger_dir",
+    "backup.dir",
+    "backup.repository",
+    "backup.pg_data_dir",
+    "backup.pg_socket_dir",
+    "backup.pg_password_file",
+    "backup.s3.ca_file",
+];
 
 /// Environment variables that are understood under names of their own.
 const KNOWN_VARIABLES: &[(&str, &str)] = &[

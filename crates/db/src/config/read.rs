@@ -233,6 +233,17 @@ impl Reader<'_> {
         }
     }
 
+    /// Yes or no.
+    pub fn truth(&mut self, key: &str) -> bool {
+        match self.layers.get(key).value {
+            Value::Boolean(truth) => truth,
+            _ => {
+                self.problem(key, "takes true or false, without quotes");
+                false
+            }
+        }
+    }
+
     /// A list of texts.
     pub fn list(&mut self, key: &str) -> Vec<String> {
         let all_text = |items: Vec<Value>| {
@@ -268,14 +279,14 @@ impl Reader<'_> {
         }
     }
 
-    /// A retention; none for a bad one.
-    fn retention(&mut self, key: &str) -> Option<Duration> {
+    /// A duration of up to ten years, and of days, too; none for a bad one.
+    pub fn retention(&mut self, key: &str) -> Option<Duration> {
         let text = self.text(key);
         parse_retention(&text).map_err(|rule| self.problem(key, &rule)).ok()
     }
 
-    /// A retention that may be empty.
-    fn optional_retention(&mut self, key: &str) -> Option<Duration> {
+    /// As [`retention`](Self::retention), but it may be empty.
+    pub fn optional_retention(&mut self, key: &str) -> Option<Duration> {
         if self.text(key).is_empty() { None } else { self.retention(key) }
     }
 

@@ -1,6 +1,7 @@
 //! A row type and its queries for each table.
 
 pub mod audit;
+pub mod backups;
 pub mod catalog;
 pub mod content;
 pub mod idempotency;

@@ -1,0 +1,34 @@
+//! Backups of the server that the tenants live on, and the way back to an earlier moment.
+//!
+//! pgBackRest does the copying. It stands behind [`Engine`], and nothing else in the project knows its
+//! options, its files or its exit codes. What it does not tell, this crate finds out itself: which moments
+//! can be recovered ([`windows`]), and whether anything is wrong ([`health`]).
+//!
+//! Two things hold throughout. Whatever is written belongs to the user who owns the server's files, also
+//! when we are root. And an exit code of 0 proves nothing: of `verify` and `info` the text is read.
+
+pub mod health;
+pub mod windows;
+
+mod archive;
+mod backups;
+mod command;
+mod conf;
+mod engine;
+mod error;
+mod lock;
+mod progress;
+mod schedule;
+mod settings;
+mod verify;
+mod wal;
+
+pub use archive::Archive;
+pub use backups::{Backup, BackupKind, Repository};
+pub use engine::{Engine, Version};
+pub use error::{Error, Result};
+pub use progress::Progress;
+pub use schedule::{Due, due, keep, run_if_due};
+pub use settings::{Place, Server, Settings};
+pub use verify::Verified;
+pub use wal::{Lsn, SegmentName, SegmentSize};

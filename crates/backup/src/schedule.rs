@@ -1,0 +1,224 @@
+//! When a backup is made by itself, and what else is done now and then.
+//!
+//! Owns the decision. It is taken from what is in the repository and nothing else, so a restart, a second
+//! service or a backup by hand change nothing about it. One at a time decides on a machine.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tenantry_db::models::backups::save_report;
+use tenantry_db::{AdminDb, Installation, repeat};
+
+use crate::backups::{Backup, BackupKind};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::health::Examination;
+use crate::progress::Progress;
+use crate::settings::Settings;
+use crate::verify::Verified;
+
+/// Why a backup is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// There is no full one yet.
+    First,
+    /// The newest full one is old enough.
+    Full,
+    /// The log since the newest one has a gap: what comes behind it can't be recovered without another one.
+    Gap,
+    /// The repository is damaged, and this is to be the one that is not.
+    Damage,
+    /// The newest one of any kind is old enough for a difference.
+    Diff,
+}
+
+impl Due {
+    /// What is to be made.
+    pub fn kind(self) -> BackupKind {
+        match self {
+            Self::First | Self::Full | Self::Gap | Self::Damage => BackupKind::Full,
+            Self::Diff => BackupKind::Diff,
+        }
+    }
+}
+
+/// A gap or damage that a new backup did not heal is not tried again sooner than this.
+const REMEDY_EVERY: SignedDuration = SignedDuration::from_hours(1);
+/// A backup that began further in the future than this was made with a wrong clock, and counts for nothing.
+const CLOCK_SLACK: SignedDuration = SignedDuration::from_mins(5);
+
+/// What is due, if anything.
+pub fn due(
+    now: Timestamp,
+    settings: &Settings,
+    backups: &[Backup],
+    is_continuous: bool,
+    verified: Option<&Verified>,
+) -> Option<Due> {
+    let believed = || backups.iter().filter(|it| it.started_at <= now + CLOCK_SLACK);
+    let newest_of = |kind: Option<BackupKind>| {
+        believed()
+            .filter(|it| kind.is_none_or(|kind| it.kind == kind))
+            .map(|it| it.started_at)
+            .max()
+    };
+    let old = |at: Timestamp, every: Duration| {
+        now.duration_since(at) >= SignedDuration::try_from(every).unwrap_or(SignedDuration::MAX)
+    };
+    let Some(full) = newest_of(Some(BackupKind::Full)) else { return Some(Due::First) };
+    let remedy_may_be_tried = now.duration_since(full) >= REMEDY_EVERY;
+    let damaged_since = verified.is_some_and(|it| !it.ok && it.at > full);
+    match () {
+        () if old(full, settings.full_every) => Some(Due::Full),
+        () if !is_continuous && remedy_may_be_tried => Some(Due::Gap),
+        () if damaged_since => Some(Due::Damage),
+        () => {
+            let newest = newest_of(None).unwrap_or(full);
+            settings.diff_every.filter(|every| old(newest, *every)).map(|_| Due::Diff)
+        }
+    }
+}
+
+/// Whether the repository should be read as a whole again: it is time, or it was damaged and a backup has been
+/// made since.
+fn verify_is_due(
+    now: Timestamp,
+    settings: &Settings,
+    backups: &[Backup],
+    last: Option<&Verified>,
+) -> bool {
+    let Some(every) = settings.verify_every else { return false };
+    let every = SignedDuration::try_from(every).unwrap_or(SignedDuration::MAX);
+    match (last, backups.first()) {
+        (_, None) => false,
+        (None, Some(oldest)) => now.duration_since(oldest.stopped_at) >= every,
+        (Some(last), _) => {
+            let newer = backups.last().is_some_and(|it| it.stopped_at > last.at);
+            now.duration_since(last.at) >= every || !last.ok && newer
+        }
+    }
+}
+
+/// Makes the backup that is due, if one is; then stores how everything stands. Yields the backup.
+///
+/// # Errors
+/// [`Error::Busy`] if somebody else is at it; those of [`Engine::back_up`].
+pub async fn run_if_due(
+    engine: &Engine,
+    admin: &AdminDb,
+    progress: impl FnMut(Progress),
+) -> Result<Option<(Due, Backup)>> {
+    let lock = engine.lock()?;
+    let mut found = engine.examine(admin).await?;
+    if !found.is_continuous && !found.backups.is_empty() {
+        // A listing takes its time, and segments arrive meanwhile. A gap is there the second time, too.
+        found = engine.examine(admin).await?;
+    }
+    let verified = engine.last_verified();
+    let (now, settings) = (Timestamp::now(), engine.settings());
+    let due = due(now, settings, &found.backups, found.is_continuous, verified.as_ref());
+    let Some(due) = due else {
+        report(engine, admin, Some(found)).await?;
+        return Ok(None);
+    };
+    tracing::info!(?due, kind = due.kind().as_str(), "making a backup");
+    let made = make(engine, due.kind(), progress).await;
+    drop(lock);
+    // Also after a failure: whoever watches learns of it from the report.
+    let reported = report(engine, admin, None).await;
+    let made = made?;
+    reported?;
+    Ok(Some((due, made)))
+}
+
+async fn make(engine: &Engine, kind: BackupKind, progress: impl FnMut(Progress)) -> Result<Backup> {
+    engine.create_stanza().await?;
+    engine.back_up(kind, progress).await
+}
+
+/// Looks, unless somebody just did, and stores what was found.
+async fn report(
+    engine: &Engine,
+    admin: &AdminDb,
+    found: Option<Examination>,
+) -> Result<Examination> {
+    let found = match found {
+        Some(found) => found,
+        None => engine.examine(admin).await?,
+    };
+    save_report(admin, &found.report).await?;
+    Ok(found)
+}
+
+impl Engine {
+    /// Makes a backup now, unless another one is under way.
+    ///
+    /// # Errors
+    /// As [`back_up`](Self::back_up).
+    pub async fn back_up_now(
+        &self,
+        admin: &AdminDb,
+        kind: BackupKind,
+        progress: impl FnMut(Progress),
+    ) -> Result<Backup> {
+        let lock = self.lock()?;
+        let made = make(self, kind, progress).await;
+        drop(lock);
+        let reported = report(self, admin, None).await;
+        let made = made?;
+        reported?;
+        Ok(made)
+    }
+
+    /// Sends a segment through to the repository, looks at everything, and stores what was found. With
+    /// `verify`, every file of the repository is read first.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), for what the server's own settings are to blame; the rest is in the answer.
+    pub async fn check_now(&self, admin: &AdminDb, verify: bool) -> Result<Examination> {
+        if verify {
+            let _lock = self.lock()?;
+            self.verify().await?;
+        }
+        let checked = self.check().await;
+        let found = report(self, admin, None).await?;
+        // Without a stanza there is no backup, and the answer says that.
+        match checked {
+            Ok(()) | Err(Error::NoStanza) => Ok(found),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Makes what is due, verifies now and then, and stores how everything stands, each `backup.check_every`
+/// until `stop` is done. A backup that is under way then is broken off.
+pub async fn keep(engine: Engine, installation: Installation, stop: impl Future<Output = ()>) {
+    let every = engine.settings().check_every;
+    let engine = &engine;
+    let admin = installation.admin();
+    repeat("keep the backups", every, stop, || async move {
+        match run_if_due(engine, admin, |_| {}).await {
+            // Somebody else is at it, on this machine.
+            Err(Error::Busy) => return Ok(()),
+            Err(error) => return Err(error),
+            Ok(Some((due, made))) => {
+                tracing::info!(label = made.label, ?due, "made a backup");
+            }
+            Ok(None) => {}
+        }
+        let backups = engine.repository().await?.backups;
+        let last = engine.last_verified();
+        if verify_is_due(Timestamp::now(), engine.settings(), &backups, last.as_ref()) {
+            // Not beside an expiry, which removes files.
+            let lock = engine.lock()?;
+            engine.verify().await?;
+            drop(lock);
+            report(engine, admin, None).await?;
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,8 @@
+//! Backups with real pgBackRest, on servers of each test's own.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
+
+mod damage;
+mod making;
+mod watching;
+mod world;
