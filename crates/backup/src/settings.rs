@@ -230,7 +230,8 @@ fn absolute(reader: &mut Reader<'_>, key: &str) -> PathBuf {
         return PathBuf::new();
     }
     match std::path::absolute(&text) {
-        Ok(path) => path,
+        // The server's user may not pass through a link that lies in somebody's project.
+        Ok(path) => tenantry_stack::canonical(&path).unwrap_or(path),
         Err(_) => {
             reader.problem(key, "takes a path");
             PathBuf::new()

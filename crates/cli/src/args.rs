@@ -1,5 +1,6 @@
 //! The command line: every command and flag, with the text of its help.
 
+mod backup;
 mod deletion;
 mod migrate;
 
@@ -11,6 +12,7 @@ use tenantry_api::auth::{Claims, Role, Scope};
 use tenantry_db::TenantRef;
 use tenantry_db::models::tenants::Status;
 
+pub(crate) use self::backup::{Backup, BackupCheck, BackupRun};
 pub(crate) use self::migrate::{
     Migrate, MigrateCreate, MigrateLint, MigratePlan, MigrateRollback, MigrateRun, MigrateStatus,
     MigrateVerify, OnError, Pace, Set,
@@ -71,6 +73,9 @@ pub(crate) enum Command {
     /// Show and resize the lanes, and print what PgBouncer needs for them
     #[command(subcommand)]
     Lanes(Lanes),
+    /// Back the server up, show what can be recovered, and check that it can
+    #[command(subcommand)]
+    Backup(Backup),
     /// Issue tokens for the HTTP API
     #[command(subcommand)]
     Token(Token),
@@ -107,6 +112,9 @@ pub(crate) struct Up {
     /// Start no replica
     #[arg(long)]
     pub(crate) no_replica: bool,
+    /// Make no backups, and keep no log for them
+    #[arg(long)]
+    pub(crate) no_backup: bool,
     /// Create no demo tenants (`acme` and `globex`, with a little sample data)
     #[arg(long)]
     pub(crate) no_demo: bool,

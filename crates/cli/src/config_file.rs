@@ -97,6 +97,8 @@ pub(crate) struct Decided {
     pub(crate) database: &'static str,
     pub(crate) lanes: Option<u8>,
     pub(crate) ready_pool: Option<u16>,
+    /// The directory of the servers' sockets, where backups are made.
+    pub(crate) backup_sockets: Option<PathBuf>,
 }
 
 /// Writes the file of a data directory, with secrets from the former one or new ones, readable by
@@ -137,7 +139,7 @@ pub(crate) fn write(path: &Path, decided: &Decided) -> anyhow::Result<()> {
 /// A name of the sections written here that stands for something else in the file.
 fn no_section(document: &DocumentMut) -> Option<&'static str> {
     let other = |name: &&str| document.get(name).is_some_and(|item| !item.is_table_like());
-    let ours = ["database", "lanes", "roles", "http", "auth", "erasure", "tenants"];
+    let ours = ["database", "lanes", "roles", "http", "auth", "erasure", "tenants", "backup"];
     ours.into_iter().find(other)
 }
 
@@ -176,7 +178,33 @@ fn decide(document: &mut DocumentMut, decided: &Decided) -> anyhow::Result<()> {
     if let Some(ready) = decided.ready_pool {
         set(document, "tenants", "ready_pool", value(i64::from(ready)));
     }
+    decide_backups(document, decided.backup_sockets.as_deref())?;
     decided.lanes.map_or(Ok(()), |lanes| decide_lanes(document, lanes))
+}
+
+/// Where the server is, is ours to say. Where the backups go, how often and for how long, the user's.
+fn decide_backups(document: &mut DocumentMut, sockets: Option<&Path>) -> anyhow::Result<()> {
+    const BACKUP: &str = "backup";
+    set(document, BACKUP, "enabled", value(sockets.is_some()));
+    let Some(sockets) = sockets else { return Ok(()) };
+    set(document, BACKUP, "local", value(true));
+    for (key, place) in
+        [("dir", "backup"), ("pg_data_dir", "primary"), ("pg_password_file", "backup/pgpass")]
+    {
+        set(document, BACKUP, key, value(place));
+    }
+    set(document, BACKUP, "pg_socket_dir", value(sockets.display().to_string()));
+    set(document, BACKUP, "pg_user", value("postgres"));
+    let bucket = document.get(BACKUP).and_then(|it| it.get("s3")?.get("bucket")?.as_str());
+    let has_place = text(document, BACKUP, "repository").is_some() || bucket.is_some();
+    if !has_place {
+        set(document, BACKUP, "repository", value("backup/repository"));
+        // Only with a repository of our own choice: another one may have a passphrase, or none, already.
+        if text(document, BACKUP, "secret").is_none() {
+            set(document, BACKUP, "secret", value(random()?));
+        }
+    }
+    Ok(())
 }
 
 /// The budget follows the lanes: these servers are ours alone.

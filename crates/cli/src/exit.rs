@@ -59,21 +59,27 @@ impl Exit {
             if let Some(failure) = cause.downcast_ref::<Failure>() {
                 Some(failure.exit)
             } else if let Some(error) = cause.downcast_ref::<tenantry_db::Error>() {
-                Some(match error.kind() {
-                    ErrorKind::NotFound => Self::NotFound,
-                    ErrorKind::Conflict | ErrorKind::Refused => Self::Refused,
-                    ErrorKind::Invalid => Self::Usage,
-                    ErrorKind::Busy => Self::Busy,
-                    ErrorKind::Unavailable
-                    | ErrorKind::TooManyRequests
-                    | ErrorKind::Timeout
-                    | ErrorKind::Internal => Self::Failed,
-                })
+                Some(Self::of_kind(error.kind()))
+            } else if let Some(error) = cause.downcast_ref::<tenantry_backup::Error>() {
+                Some(Self::of_kind(error.kind()))
             } else {
                 cause.downcast_ref::<tenantry_stack::Error>().map(Self::of_stack)
             }
         };
         error.chain().find_map(known).unwrap_or(Self::Failed)
+    }
+
+    fn of_kind(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::NotFound => Self::NotFound,
+            ErrorKind::Conflict | ErrorKind::Refused => Self::Refused,
+            ErrorKind::Invalid => Self::Usage,
+            ErrorKind::Busy => Self::Busy,
+            ErrorKind::Unavailable
+            | ErrorKind::TooManyRequests
+            | ErrorKind::Timeout
+            | ErrorKind::Internal => Self::Failed,
+        }
     }
 
     fn of_stack(error: &tenantry_stack::Error) -> Self {
@@ -93,6 +99,8 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
             failure.hint.clone()
         } else if let Some(error) = cause.downcast_ref::<tenantry_db::Error>() {
+            error.hint()
+        } else if let Some(error) = cause.downcast_ref::<tenantry_backup::Error>() {
             error.hint()
         } else {
             cause.downcast_ref::<tenantry_stack::Error>().and_then(tenantry_stack::Error::hint)

@@ -1,6 +1,7 @@
 //! The program `tenantry`.
 
 mod args;
+mod backups;
 mod commands;
 mod config_file;
 mod demo;

@@ -81,7 +81,10 @@ fn resolve(
 }
 
 /// The path without links, also where its last parts do not exist yet.
-fn canonical(absolute: &Path) -> Result<PathBuf> {
+///
+/// # Errors
+/// [`Error::Io`] if a directory on the way is closed to us.
+pub fn canonical(absolute: &Path) -> Result<PathBuf> {
     match fs::canonicalize(absolute) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             match (absolute.parent(), absolute.file_name()) {

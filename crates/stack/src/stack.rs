@@ -63,6 +63,19 @@ impl Stack {
         Ok(Self { pooler: None, replica: None, primary: None, site, _lock: lock })
     }
 
+    /// More PostgreSQL settings, for servers that are started from now on.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for odd names.
+    pub fn add_settings(
+        &mut self,
+        settings: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Result<()> {
+        let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value));
+        self.site.options.settings.extend(settings);
+        self.site.options.validate()
+    }
+
     /// Makes the primary's cluster if there is none yet, and starts it. Returns once it answers.
     ///
     /// # Errors

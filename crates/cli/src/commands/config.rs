@@ -16,6 +16,7 @@ pub(super) fn run(common: &Common, command: &Config) -> anyhow::Result<Exit> {
     match command {
         Config::Check => {
             tenantry_api::Settings::from_config(&config)?;
+            tenantry_backup::Settings::from_config(&config)?;
             let remarks = config.remarks();
             output::data(common.output, &json!({ "ok": true, "remarks": remarks }), |_| {
                 let notes = remarks.iter().map(|remark| format!("note: {remark}\n"));

@@ -1,5 +1,6 @@
 //! One file for each command.
 
+mod backup;
 mod config;
 mod deletion;
 mod doctor;
@@ -31,6 +32,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Migrate(migrate) => migrate::run(&common, &migrate).await,
         Command::Tenant(tenant) => tenant::run(&common, &tenant).await,
         Command::Lanes(lanes) => lanes::run(&common, &lanes).await,
+        Command::Backup(backup) => backup::run(&common, &backup).await,
         Command::Token(token) => token::run(&common, &token).await,
         Command::Doctor => doctor::run(&common).await,
         Command::Config(config) => config::run(&common, &config),

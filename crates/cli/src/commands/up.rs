@@ -1,5 +1,6 @@
 //! `tenantry up`: everything on this machine, in one directory, until Ctrl-C.
 
+mod archiving;
 mod welcome;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -14,8 +15,10 @@ use tenantry_db::{AdminDb, Config, Error, Installation, init, pooler};
 use tenantry_stack::{PoolerLogin, PoolerSettings, Ports, Server, ServerExit, Stack, StackOptions};
 use tokio::sync::watch;
 
+use self::archiving::Archive;
 use self::welcome::Welcome;
 use crate::args::{Common, Up};
+use crate::backups::Backups;
 use crate::config_file::{self, Decided};
 use crate::demo;
 use crate::exit::{Exit, Failure};
@@ -52,11 +55,14 @@ pub(super) async fn run(common: &Common, args: &Up) -> anyhow::Result<Exit> {
         opened = Stack::open(options(args, &data_dir.path)) => opened?,
         () = stop.wait() => return Ok(Exit::Done),
     };
-    let mut service = None;
+    let (mut service, mut backups) = (None, None);
     let outcome = tokio::select! {
-        ended = serve(common, args, &mut stack, &config_path, &mut service) => ended,
+        ended = serve(common, args, &mut stack, &config_path, (&mut service, &mut backups)) => ended,
         () = stop.wait() => Ok(()),
     };
+    if let Some(backups) = backups {
+        backups.stop().await;
+    }
     let finished = tokio::select! {
         finished = stop_service(service) => finished,
         () = async { hurry.wait().await; hurry.wait().await } => Ok(()),
@@ -71,13 +77,17 @@ async fn serve(
     args: &Up,
     stack: &mut Stack,
     config_path: &Path,
-    service: &mut Option<Service>,
+    (service, backups): (&mut Option<Service>, &mut Option<Backups>),
 ) -> anyhow::Result<()> {
     let config = configure(args, stack, config_path)?;
+    let archived = archiving::prepare(stack, &config)?;
     let settings = Settings::from_config(&config)?;
     let listener = service::listen(settings.http.address).await?;
-    let installation = start(args, stack, &config).await?;
+    let (installation, archive) = start(args, stack, &config, archived).await?;
     let welcome = Welcome::new(args, stack, config_path, &installation, &settings).await?;
+    if let Some(archive) = archive {
+        *backups = Some(Backups::start(archive.ready().await, installation.clone()));
+    }
     let service = service.insert(Service::start(listener, installation, settings));
     output::data(common.output, &welcome, Welcome::text)?;
     let mut restarts = Vec::new();
@@ -176,11 +186,20 @@ fn options(args: &Up, data_dir: &Path) -> StackOptions {
 }
 
 /// From nothing to servers that tenants can be created on. What is there already is used.
-async fn start(args: &Up, stack: &mut Stack, config: &Config) -> anyhow::Result<Installation> {
+async fn start(
+    args: &Up,
+    stack: &mut Stack,
+    config: &Config,
+    archived: Option<tenantry_backup::Settings>,
+) -> anyhow::Result<(Installation, Option<Archive>)> {
     let ports = stack.ports();
     let step = Step::begin("starting the primary");
     stack.start_primary().await?;
     step.end(&format!("primary on 127.0.0.1:{}", ports.postgres));
+    let archive = match archived {
+        Some(settings) => Some(Archive::open(stack, settings).await?),
+        None => None,
+    };
 
     let step = Step::begin("preparing roles and database");
     init::init(config).await?;
@@ -218,7 +237,7 @@ async fn start(args: &Up, stack: &mut Stack, config: &Config) -> anyhow::Result<
         step.end("demo tenants `acme` and `globex`");
     }
     fill_ready_pool(&installation).await?;
-    Ok(installation)
+    Ok((installation, archive))
 }
 
 /// All schemas, also those of an earlier start. A tenant that fails keeps nobody else from being served.
@@ -256,6 +275,7 @@ fn configure(args: &Up, stack: &Stack, config_path: &Path) -> anyhow::Result<Con
             database: DATABASE,
             lanes: args.lanes,
             ready_pool: args.ready_pool,
+            backup_sockets: (!args.no_backup).then(|| stack.socket_dir()),
         },
     )?;
     let layers = Layers::defaults().file(config_path)?;
