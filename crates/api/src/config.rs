@@ -16,6 +16,8 @@ pub struct Settings {
     pub http: HttpSettings,
     /// Which tokens it believes.
     pub auth: AuthSettings,
+    /// How often somebody looks after the backups; None where there are none.
+    pub backups_checked_every: Option<Duration>,
 }
 
 /// Where the service listens, and its limits.
@@ -53,7 +55,13 @@ impl Settings {
     /// # Errors
     /// [`Error::Config`] with every problem found. A secret that is not set is none yet.
     pub fn from_config(config: &Config) -> Result<Self, Error> {
-        config.section(|reader| Self { http: http(reader), auth: AuthSettings::read(reader) })
+        config.section(|reader| Self {
+            http: http(reader),
+            auth: AuthSettings::read(reader),
+            backups_checked_every: reader
+                .truth("backup.enabled")
+                .then(|| reader.duration("backup.check_every")),
+        })
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod auth;
 
 mod background;
+mod backups;
 mod body;
 mod config;
 mod cursor;

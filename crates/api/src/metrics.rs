@@ -11,11 +11,13 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode};
 use metrics::{counter, gauge, histogram, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tenantry_db::doctor::Outcome;
 
 const REQUESTS: &str = "tenantry_http_requests_total";
 const DURATION: &str = "tenantry_http_request_duration_seconds";
 const UNDER_WAY: &str = "tenantry_http_requests_under_way";
 const CONNECTIONS: &str = "tenantry_http_connections";
+const BACKUP_CHECK: &str = "tenantry_backup_check";
 
 /// A lookup takes about a millisecond, a sign-up about fifty.
 const BUCKETS_SECONDS: &[f64] =
@@ -43,6 +45,10 @@ impl Metrics {
             metrics::describe_histogram!(DURATION, "Time from a request's head to its answer's");
             metrics::describe_gauge!(UNDER_WAY, "Requests being answered");
             metrics::describe_gauge!(CONNECTIONS, "Open connections");
+            metrics::describe_gauge!(
+                BACKUP_CHECK,
+                "How a check of the backups ended: 0 well, 1 a warning, 2 an alarm"
+            );
         });
         Self { recorder }
     }
@@ -76,6 +82,23 @@ impl Metrics {
                 .increment(1);
             histogram!(DURATION, "method" => method, "route" => route).record(took);
         });
+    }
+
+    /// One of the numbers of the report on the backups.
+    pub(crate) fn backup_number(&self, name: &str, number: f64) {
+        let name = format!("tenantry_backup_{name}");
+        with_local_recorder(&*self.recorder, || gauge!(name).set(number));
+    }
+
+    /// How a check of the backups ended: 0 well, 1 a warning, 2 an alarm.
+    pub(crate) fn backup_check(&self, check: &str, outcome: Outcome) {
+        let number = match outcome {
+            Outcome::Ok => 0.0,
+            Outcome::Warning => 1.0,
+            Outcome::Failed => 2.0,
+        };
+        let check = check.to_owned();
+        with_local_recorder(&*self.recorder, || gauge!(BACKUP_CHECK, "check" => check).set(number));
     }
 
     /// In Prometheus' text format.

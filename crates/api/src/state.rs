@@ -3,10 +3,11 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use futures_util::future::join;
+use futures_util::future::join3;
 use tenantry_db::{Error, Installation};
 
 use crate::auth::Verifier;
+use crate::backups::Backups;
 use crate::config::{HttpSettings, Settings};
 use crate::metrics::Metrics;
 use crate::routes::health::Readiness;
@@ -24,6 +25,7 @@ struct Inner {
     http: HttpSettings,
     metrics: Metrics,
     readiness: Readiness,
+    backups: Backups,
 }
 
 impl ApiState {
@@ -38,16 +40,19 @@ impl ApiState {
             http: settings.http,
             metrics: Metrics::new(),
             readiness: Readiness::default(),
+            backups: Backups::new(settings.backups_checked_every),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// What the service does by itself beside answering, without end: it fetches the keys for tokens
-    /// (until then, none can be checked) and keeps its numbers in order.
+    /// (until then, none can be checked), keeps its numbers in order, and reads how the backups are.
     pub fn upkeep(&self) -> impl Future<Output = ()> + use<> {
         let (keys, metrics) = (self.verifier().upkeep(), self.metrics().upkeep());
+        let state = self.clone();
         async move {
-            join(keys, metrics).await;
+            let backups = state.backups().follow(state.installation(), state.metrics());
+            join3(keys, metrics, backups).await;
         }
     }
 
@@ -65,6 +70,10 @@ impl ApiState {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    pub(crate) fn backups(&self) -> &Backups {
+        &self.inner.backups
     }
 
     pub(crate) fn readiness(&self) -> &Readiness {

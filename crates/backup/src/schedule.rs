@@ -3,6 +3,7 @@
 //! Owns the decision. It is taken from what is in the repository and nothing else, so a restart, a second
 //! service or a backup by hand change nothing about it. One at a time decides on a machine.
 
+use std::future::pending;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -108,7 +109,20 @@ pub async fn run_if_due(
     admin: &AdminDb,
     progress: impl FnMut(Progress),
 ) -> Result<Option<(Due, Backup)>> {
-    let lock = engine.lock()?;
+    let made = make_if_due(engine, admin, progress).await;
+    // Also after a failure: whoever watches learns of it from the report.
+    let reported = report(engine, admin).await;
+    let made = made?;
+    reported?;
+    Ok(made)
+}
+
+async fn make_if_due(
+    engine: &Engine,
+    admin: &AdminDb,
+    progress: impl FnMut(Progress),
+) -> Result<Option<(Due, Backup)>> {
+    let _lock = engine.lock()?;
     let mut found = engine.examine(admin).await?;
     if !found.is_continuous && !found.backups.is_empty() {
         // A listing takes its time, and segments arrive meanwhile. A gap is there the second time, too.
@@ -117,18 +131,9 @@ pub async fn run_if_due(
     let verified = engine.last_verified();
     let (now, settings) = (Timestamp::now(), engine.settings());
     let due = due(now, settings, &found.backups, found.is_continuous, verified.as_ref());
-    let Some(due) = due else {
-        report(engine, admin, Some(found)).await?;
-        return Ok(None);
-    };
+    let Some(due) = due else { return Ok(None) };
     tracing::info!(?due, kind = due.kind().as_str(), "making a backup");
-    let made = make(engine, due.kind(), progress).await;
-    drop(lock);
-    // Also after a failure: whoever watches learns of it from the report.
-    let reported = report(engine, admin, None).await;
-    let made = made?;
-    reported?;
-    Ok(Some((due, made)))
+    Ok(Some((due, make(engine, due.kind(), progress).await?)))
 }
 
 async fn make(engine: &Engine, kind: BackupKind, progress: impl FnMut(Progress)) -> Result<Backup> {
@@ -136,16 +141,9 @@ async fn make(engine: &Engine, kind: BackupKind, progress: impl FnMut(Progress))
     engine.back_up(kind, progress).await
 }
 
-/// Looks, unless somebody just did, and stores what was found.
-async fn report(
-    engine: &Engine,
-    admin: &AdminDb,
-    found: Option<Examination>,
-) -> Result<Examination> {
-    let found = match found {
-        Some(found) => found,
-        None => engine.examine(admin).await?,
-    };
+/// Looks, and stores what was found.
+async fn report(engine: &Engine, admin: &AdminDb) -> Result<Examination> {
+    let found = engine.examine(admin).await?;
     save_report(admin, &found.report).await?;
     Ok(found)
 }
@@ -164,7 +162,7 @@ impl Engine {
         let lock = self.lock()?;
         let made = make(self, kind, progress).await;
         drop(lock);
-        let reported = report(self, admin, None).await;
+        let reported = report(self, admin).await;
         let made = made?;
         reported?;
         Ok(made)
@@ -181,7 +179,7 @@ impl Engine {
             self.verify().await?;
         }
         let checked = self.check().await;
-        let found = report(self, admin, None).await?;
+        let found = report(self, admin).await?;
         // Without a stanza there is no backup, and the answer says that.
         match checked {
             Ok(()) | Err(Error::NoStanza) => Ok(found),
@@ -192,32 +190,43 @@ impl Engine {
 
 /// Makes what is due, verifies now and then, and stores how everything stands, each `backup.check_every`
 /// until `stop` is done. A backup that is under way then is broken off.
+///
+/// Looking goes on while a backup is made: a large one takes hours, and the server's log goes on meanwhile.
 pub async fn keep(engine: Engine, installation: Installation, stop: impl Future<Output = ()>) {
     let every = engine.settings().check_every;
-    let engine = &engine;
-    let admin = installation.admin();
-    repeat("keep the backups", every, stop, || async move {
-        match run_if_due(engine, admin, |_| {}).await {
+    let (engine, admin) = (&engine, installation.admin());
+    let looking = repeat("look at the backups", every, pending(), || async move {
+        report(engine, admin).await.map(drop)
+    });
+    let making = repeat("make a backup", every, pending(), || async move {
+        match keep_once(engine, admin).await {
             // Somebody else is at it, on this machine.
-            Err(Error::Busy) => return Ok(()),
-            Err(error) => return Err(error),
-            Ok(Some((due, made))) => {
-                tracing::info!(label = made.label, ?due, "made a backup");
-            }
-            Ok(None) => {}
+            Err(Error::Busy) => Ok(()),
+            kept => kept,
         }
-        let backups = engine.repository().await?.backups;
-        let last = engine.last_verified();
-        if verify_is_due(Timestamp::now(), engine.settings(), &backups, last.as_ref()) {
-            // Not beside an expiry, which removes files.
-            let lock = engine.lock()?;
-            engine.verify().await?;
-            drop(lock);
-            report(engine, admin, None).await?;
-        }
-        Ok(())
-    })
-    .await;
+    });
+    tokio::select! {
+        biased;
+        () = stop => {}
+        _ = async { tokio::join!(looking, making) } => {}
+    }
+}
+
+async fn keep_once(engine: &Engine, admin: &AdminDb) -> Result<()> {
+    if let Some((due, made)) = make_if_due(engine, admin, |_| {}).await? {
+        tracing::info!(label = made.label, ?due, "made a backup");
+        report(engine, admin).await?;
+    }
+    let backups = engine.repository().await?.backups;
+    let last = engine.last_verified();
+    if verify_is_due(Timestamp::now(), engine.settings(), &backups, last.as_ref()) {
+        // Not beside an expiry, which removes files.
+        let lock = engine.lock()?;
+        engine.verify().await?;
+        drop(lock);
+        report(engine, admin).await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -94,30 +94,35 @@ impl Settings {
     /// Reads the section.
     ///
     /// # Errors
-    /// [`tenantry_db::Error::Config`] with every problem found. What is missing is a problem only where
-    /// backups are turned on.
+    /// [`tenantry_db::Error::Config`] with every problem found. What is missing is a problem only where the
+    /// backups are made by the service itself.
     pub fn from_config(config: &Config) -> Result<Self> {
-        let port = config.database.direct().ok().and_then(|url| url.get_ports().first().copied());
-        Ok(config.section(|reader| read(reader, port.unwrap_or(DEFAULT_PORT)))?)
+        Self::read(config, false)
     }
 
     /// As [`from_config`](Self::from_config), for work on the database's host.
     ///
     /// # Errors
-    /// Also [`Error::Disabled`] where backups are not turned on.
+    /// Also [`Error::Disabled`] where backups are not turned on, and whatever is missing.
     pub fn of_host(config: &Config) -> Result<Self> {
-        let settings = Self::from_config(config)?;
+        let settings = Self::read(config, true)?;
         if settings.enabled { Ok(settings) } else { Err(Error::Disabled) }
+    }
+
+    fn read(config: &Config, on_host: bool) -> Result<Self> {
+        let port = config.database.direct().ok().and_then(|url| url.get_ports().first().copied());
+        Ok(config.section(|reader| read(reader, port.unwrap_or(DEFAULT_PORT), on_host))?)
     }
 }
 
-fn read(reader: &mut Reader<'_>, port: u16) -> Settings {
-    let enabled = reader.truth("backup.enabled");
+fn read(reader: &mut Reader<'_>, port: u16, on_host: bool) -> Settings {
+    let (enabled, local) = (reader.truth("backup.enabled"), reader.truth("backup.local"));
+    let is_needed = enabled && (local || on_host);
     let settings = Settings {
         enabled,
-        local: reader.truth("backup.local"),
+        local,
         stanza: stanza(reader),
-        place: place(reader, enabled),
+        place: place(reader, is_needed),
         secret: secret(reader),
         dir: absolute(reader, "backup.dir"),
         server: Server {
@@ -136,24 +141,24 @@ fn read(reader: &mut Reader<'_>, port: u16) -> Settings {
         process_max: reader.integer("backup.process_max", 1..=128),
         free_space_percent: reader.integer("backup.free_space_percent", 1..=90),
     };
-    rules(reader, &settings);
+    rules(reader, &settings, is_needed);
     settings
 }
 
-fn rules(reader: &mut Reader<'_>, settings: &Settings) {
+fn rules(reader: &mut Reader<'_>, settings: &Settings, is_needed: bool) {
     if reader.text("backup.full_every").is_empty() {
         reader.problem("backup.full_every", "must not be empty");
     }
     if settings.diff_every.is_some_and(|every| every >= settings.full_every) {
         reader.problem("backup.diff_every", "must be shorter than `backup.full_every`");
     }
-    if !settings.enabled {
+    if !is_needed {
         return;
     }
     let Settings { dir, server, .. } = settings;
     for (key, path) in [("backup.dir", dir), ("backup.pg_data_dir", &server.data_dir)] {
         if path.as_os_str().is_empty() {
-            reader.problem(key, "must be set where backups are turned on");
+            reader.problem(key, "must be set on the host where backups are made");
         }
     }
     let data_dir = &server.data_dir;
@@ -177,7 +182,7 @@ fn stanza(reader: &mut Reader<'_>) -> String {
     text
 }
 
-fn place(reader: &mut Reader<'_>, enabled: bool) -> Place {
+fn place(reader: &mut Reader<'_>, is_needed: bool) -> Place {
     let directory = absolute(reader, "backup.repository");
     let bucket = line(reader, "backup.s3.bucket");
     let in_path = match reader.text("backup.s3.uri_style").as_str() {
@@ -189,7 +194,7 @@ fn place(reader: &mut Reader<'_>, enabled: bool) -> Place {
         }
     };
     if bucket.is_empty() {
-        if enabled && directory.as_os_str().is_empty() {
+        if is_needed && directory.as_os_str().is_empty() {
             reader.problem("backup.repository", "must be set, or `backup.s3.bucket`");
         }
         return Place::Directory(directory);

@@ -51,7 +51,7 @@ pub(super) async fn live() -> Json<Value> {
 pub(super) async fn ready(State(state): State<ApiState>) -> Result<Json<Value>, Problem> {
     let mut reasons = state.readiness().reasons(state.installation()).await;
     let code = match (reasons.is_empty(), state.verifier().has_keys()) {
-        (true, true) => return Ok(Json(json!({ "status": "ready" }))),
+        (true, true) => return Ok(Json(ready_body(&state.backups().warnings()))),
         (true, false) => Code::KeysUnavailable,
         (false, _) => Code::DatabaseUnavailable,
     };
@@ -59,6 +59,14 @@ pub(super) async fn ready(State(state): State<ApiState>) -> Result<Json<Value>, 
         reasons.push(reason("keys", "the keys for tokens were not fetched yet"));
     }
     Err(Problem::new(code, "the service can't serve tenants").with_errors(reasons))
+}
+
+/// Whatever is wrong with the backups, tenants are served.
+fn ready_body(warnings: &[FieldError]) -> Value {
+    if warnings.is_empty() {
+        return json!({ "status": "ready" });
+    }
+    json!({ "status": "ready", "warnings": warnings })
 }
 
 /// The direct connection, and whether the public schema is what this program needs.

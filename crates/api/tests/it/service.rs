@@ -77,6 +77,7 @@ impl Service {
         for (key, text) in settings {
             layers = match text.parse::<i64>() {
                 Ok(number) => layers.flag("test", key, number),
+                Err(_) if *text == "true" => layers.flag("test", key, true),
                 Err(_) if key.ends_with("proxies") => {
                     layers.flag("test", key, text.split(',').collect::<Vec<_>>())
                 }

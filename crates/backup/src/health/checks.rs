@@ -230,7 +230,7 @@ impl Facts<'_> {
         })
     }
 
-    /// For Prometheus; `…_at` are seconds since 1970.
+    /// For Prometheus, which sees them as `tenantry_backup_…`.
     pub(super) fn numbers(&self) -> BTreeMap<String, f64> {
         let mut numbers = BTreeMap::new();
         let mut put = |name: &str, value: Option<f64>| {
@@ -240,12 +240,12 @@ impl Facts<'_> {
         let count = |n: usize| u32::try_from(n).map_or(f64::MAX, f64::from);
         let newest = self.recoverable.newest();
         put("repository_readable", Some(1.0));
-        put("backups", Some(count(self.repository.backups.len())));
-        put("newest_backup_at", self.newest().map(|it| at(it.stopped_at)));
-        put("window_begins_at", newest.map(|it| at(it.from)));
-        put("window_ends_at", newest.map(|it| at(it.to)));
+        put("count", Some(count(self.repository.backups.len())));
+        put("newest_timestamp_seconds", self.newest().map(|it| at(it.stopped_at)));
+        put("window_begin_timestamp_seconds", newest.map(|it| at(it.from)));
+        put("window_end_timestamp_seconds", newest.map(|it| at(it.to)));
         put("gaps", Some(count(self.recoverable.gaps.len())));
-        put("newest_segment_at", self.arrived.map(|(_, time)| at(time)));
+        put("newest_segment_timestamp_seconds", self.arrived.map(|(_, time)| at(time)));
         if let Ok(server) = &self.server {
             let bytes = |n: i64| f64::from(u32::try_from(n >> 10).unwrap_or(u32::MAX)) * 1024.0;
             put("segments_waiting", Some(count(usize::try_from(server.waiting).unwrap_or(0))));
@@ -254,7 +254,7 @@ impl Facts<'_> {
         let free = |disk: Option<Disk>| disk.map(|disk| disk.free_share() / 100.0);
         put("repository_free_ratio", free(self.repository_disk));
         put("wal_free_ratio", free(self.wal_disk));
-        put("verified_at", self.verified.as_ref().map(|it| at(it.at)));
+        put("verified_timestamp_seconds", self.verified.as_ref().map(|it| at(it.at)));
         numbers
     }
 }

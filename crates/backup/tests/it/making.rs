@@ -27,7 +27,7 @@ async fn the_first_one_is_due_at_once_and_afterwards_none_is() {
     let [window] = &*found.recoverable.windows else { panic!("{:?}", found.recoverable) };
     assert_eq!(window.from, made.stopped_at);
     assert_eq!(window.last_segment.to_string(), segment);
-    assert!(found.report.numbers["newest_backup_at"] > 1e9);
+    assert!(found.report.numbers["newest_timestamp_seconds"] > 1e9);
 
     // Whoever runs elsewhere learns of it from the database.
     let stored = find_report(&world.db.reader).await.unwrap().unwrap();

@@ -71,13 +71,13 @@ async fn the_service_makes_the_first_one_and_ends_when_told_to() {
     let stop = Notify::new();
     let kept = async {
         let client = world.db.superuser().await;
-        until(&client, "SELECT count(*) = 1 FROM public.backup_report").await;
+        let told = "SELECT max(report->'numbers'->>'count') = '1' FROM public.backup_report";
+        until(&client, told).await;
         stop.notify_one();
     };
     let keeping = keep(world.engine.clone(), world.installation(), stop.notified());
     tokio::join!(keeping, kept);
-    let stored = find_report(&world.db.reader).await.unwrap().unwrap();
-    assert_eq!(stored.report.numbers["backups"].to_string(), "1");
+    assert!(find_report(&world.db.reader).await.unwrap().is_some());
     assert_eq!(world.examine().await.backups.len(), 1);
     world.stop().await;
 }

@@ -10,9 +10,9 @@ use tenantry_testing::{free_port, temp_dir};
 
 use crate::program::{Ended, ended, run, tenantry};
 
-struct Up {
-    child: Child,
-    ports: [String; 4],
+pub(crate) struct Up {
+    pub(crate) child: Child,
+    pub(crate) ports: [String; 4],
     /// The requests that it printed.
     curl: Vec<String>,
 }
@@ -27,14 +27,14 @@ impl Up {
             .collect()
     }
 
-    fn spawn(dir: &Path, ports: [String; 4], more: &[&str]) -> Self {
+    pub(crate) fn spawn(dir: &Path, ports: [String; 4], more: &[&str]) -> Self {
         let mut command = tenantry(dir);
         let command = command.arg("up").args(Self::flags(&ports)).arg("--no-demo").args(more);
         Self { child: piped(command), ports, curl: Vec::new() }
     }
 
     /// Starts it, and returns when it says that it is up.
-    fn start(dir: &Path, ports: [String; 4], more: &[&str]) -> Self {
+    pub(crate) fn start(dir: &Path, ports: [String; 4], more: &[&str]) -> Self {
         Self::spawn(dir, ports, more).announced()
     }
 
@@ -50,11 +50,11 @@ impl Up {
         panic!("it did not come up: {}", self.wait().stderr);
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    fn wait(mut self) -> Ended {
+    pub(crate) fn wait(mut self) -> Ended {
         let mut stderr = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
         let code = self.child.wait().unwrap().code().unwrap_or(-1);
@@ -66,7 +66,7 @@ fn piped(command: &mut std::process::Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn free_ports() -> [String; 4] {
+pub(crate) fn free_ports() -> [String; 4] {
     std::array::from_fn(|_| free_port().unwrap().to_string())
 }
 

@@ -1,6 +1,6 @@
 //! What `up` does so that its primary is backed up: settings before the start, a login afterwards.
 
-use tenantry_backup::{Engine, Settings};
+use tenantry_backup::{Engine, Place, Settings};
 use tenantry_db::Config;
 use tenantry_stack::{Server, ServerUser, Stack, files};
 use tokio::task::JoinHandle;
@@ -16,6 +16,17 @@ pub(super) fn prepare(stack: &mut Stack, config: &Config) -> anyhow::Result<Opti
     }
     stack.add_settings(Engine::server_settings(&settings)?)?;
     Ok(Some(settings))
+}
+
+/// Where the backups go and how far they reach back, in a line.
+pub(super) fn shown(config: &Config) -> anyhow::Result<Option<String>> {
+    let settings = Settings::from_config(config)?;
+    let place = match &settings.place {
+        Place::Directory(path) => path.display().to_string(),
+        Place::S3 { bucket, .. } => format!("bucket `{bucket}`"),
+    };
+    let days = settings.retention_days;
+    Ok(settings.enabled.then(|| format!("{place}, {days} days back; `tenantry backup list`")))
 }
 
 /// The way of the primary's log into the repository.

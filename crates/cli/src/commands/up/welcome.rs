@@ -10,6 +10,7 @@ use tenantry_api::auth::{Claims, Role, Scope, issue};
 use tenantry_db::Installation;
 use tenantry_stack::Stack;
 
+use super::archiving;
 use crate::args::Up;
 use crate::demo;
 
@@ -23,6 +24,8 @@ pub(crate) struct Welcome {
     primary: String,
     replica: Option<String>,
     pgbouncer: String,
+    /// None without backups.
+    backups: Option<String>,
     data_dir: PathBuf,
     config: PathBuf,
     /// None where tokens are checked with public keys: then somebody else issues them.
@@ -68,6 +71,7 @@ impl Welcome {
             primary: address(ports.postgres),
             replica: (!args.no_replica).then(|| address(ports.replica)),
             pgbouncer: address(ports.pgbouncer),
+            backups: archiving::shown(installation.config())?,
             data_dir: args.data_dir.path(),
             config: config_path.to_owned(),
             platform_token: issues
@@ -86,6 +90,10 @@ impl Welcome {
             .replica
             .as_ref()
             .map_or_else(String::new, |address| format!("  replica    {address}\n"));
+        let backups = self
+            .backups
+            .as_ref()
+            .map_or_else(String::new, |backups| format!("  backups    {backups}\n"));
         let [sign_up, write, read] = curl;
         let tokens = match platform_token {
             Some(platform_token) => format!(
@@ -113,7 +121,7 @@ Tenantry is up; Ctrl-C stops it.
   API        {api}
   primary    {primary}
 {replica}  PgBouncer  {pgbouncer}
-  directory  {directory}
+{backups}  directory  {directory}
 
 {tokens}",
             directory = self.data_dir.display(),

@@ -1,0 +1,123 @@
+//! `tenantry backup` on the servers of an `up`.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tenantry_testing::temp_dir;
+
+use crate::program::{Ended, ended, run, tenantry};
+use crate::up::{Up, free_ports};
+
+fn list(dir: &Path) -> Value {
+    run(dir, &["backup", "list", "--output", "json"]).json()
+}
+
+/// Waits until `up` has made its first one, 60 seconds at most.
+fn first_backup(dir: &Path) -> Value {
+    for _ in 0..300 {
+        let found = list(dir);
+        if found["backups"].as_array().is_some_and(|all| !all.is_empty()) {
+            return found;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(200));
+    }
+    panic!("no backup within 60 s: {}", list(dir));
+}
+
+fn mine(dir: &Path, name: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open = vec![dir.join(".tenantry").join(name)];
+    let root = rustix::process::geteuid().as_raw();
+    let owner = std::fs::metadata(dir.join(".tenantry/primary")).unwrap().uid();
+    while let Some(path) = open.pop() {
+        let is = std::fs::symlink_metadata(&path).unwrap();
+        if is.is_dir() {
+            open.extend(std::fs::read_dir(&path).unwrap().map(|it| it.unwrap().path()));
+        }
+        if is.uid() == root && owner != root {
+            found.push(path.display().to_string());
+        }
+    }
+    found
+}
+
+#[test]
+fn up_is_backed_up_from_its_first_moment_and_says_how() {
+    let dir = temp_dir().unwrap();
+    let up = Up::start(dir.path(), free_ports(), &["--no-replica"]);
+    let ports = up.ports.clone();
+    let found = first_backup(dir.path());
+    assert_eq!(found["backups"][0]["kind"], "full");
+    assert_eq!(found["windows"].as_array().unwrap().len(), 1);
+
+    let made = run(dir.path(), &["backup", "run", "--type", "diff", "--output", "json"]);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    assert_eq!(made.json()["kind"], "diff");
+    let due = run(dir.path(), &["backup", "run", "--if-due"]);
+    assert_eq!((due.code, due.stdout.as_str()), (0, "no backup is due\n"), "{}", due.stderr);
+    let checked = run(dir.path(), &["backup", "check", "--verify", "--output", "json"]);
+    let checks = checked.json();
+    let outcome = |name: &str| {
+        let checks = checks["checks"].as_array().unwrap().clone();
+        checks.into_iter().find(|it| it["name"] == name).unwrap()["outcome"].clone()
+    };
+    for name in ["backup_age", "continuity", "archiver", "retention", "verify"] {
+        assert_eq!(outcome(name), "ok", "{checks}");
+    }
+    assert!(checks["server_settings"].to_string().contains("archive-push"));
+
+    // What pgBackRest would take from the environment does not reach it.
+    let odd = tenantry(dir.path())
+        .args(["backup", "list", "--output", "json"])
+        .env("PGBACKREST_REPO1_PATH", "/nowhere")
+        .output()
+        .unwrap();
+    assert_eq!(ended(odd).json()["backups"].as_array().unwrap().len(), 2);
+    assert_eq!(mine(dir.path(), "backup"), Vec::<String>::new(), "nothing is root's");
+    let wrong = run(dir.path(), &["backup", "run", "--type", "all"]);
+    assert_eq!(wrong.code, 2, "{}", wrong.stderr);
+    up.signal(Signal::INT);
+    let stopped = up.wait();
+    assert_eq!(stopped.code, 0, "{}", stopped.stderr);
+
+    // A stopped server: what is there can be seen, and a new one can't be made.
+    assert_eq!(list(dir.path())["backups"].as_array().unwrap().len(), 2);
+    let away = run(dir.path(), &["backup", "run"]);
+    assert_eq!(away.code, 1, "{}", away.stderr);
+    assert!(away.stderr.contains("hint:"), "{}", away.stderr);
+
+    // Without: nothing is archived, and the log has a gap from then on, which is seen later.
+    let up = Up::start(dir.path(), ports, &["--no-replica", "--no-backup"]);
+    let refused = run(dir.path(), &["backup", "list"]);
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(refused.stderr.contains("not turned on"), "{}", refused.stderr);
+    up.signal(Signal::INT);
+    assert_eq!(up.wait().code, 0);
+}
+
+#[test]
+fn two_at_once_and_a_stop_in_the_middle() {
+    let dir = temp_dir().unwrap();
+    let up = Up::start(dir.path(), free_ports(), &["--no-replica"]);
+    first_backup(dir.path());
+    let spawn = || {
+        let mut command = tenantry(dir.path());
+        let command = command.args(["backup", "run"]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let both = [spawn(), spawn()];
+    let both: Vec<Ended> =
+        both.into_iter().map(|child| ended(child.wait_with_output().unwrap())).collect();
+    let mut codes: Vec<i32> = both.iter().map(|it| it.code).collect();
+    codes.sort_unstable();
+    assert_eq!(codes, [0, 5], "{} {}", both[0].stderr, both[1].stderr);
+    // `up` goes in the middle of one.
+    let running = spawn();
+    up.signal(Signal::INT);
+    assert_eq!(up.wait().code, 0);
+    let ended = ended(running.wait_with_output().unwrap());
+    assert!([0, 1].contains(&ended.code), "{}", ended.stderr);
+}
