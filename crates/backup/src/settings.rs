@@ -262,7 +262,7 @@ fn retention_days(reader: &mut Reader<'_>) -> u16 {
     let length = reader.retention(KEY).unwrap_or(DAY);
     let days = length.as_secs() / DAY.as_secs();
     if length.subsec_nanos() != 0
-        || length.as_secs() % DAY.as_secs() != 0
+        || !length.as_secs().is_multiple_of(DAY.as_secs())
         || days == 0
         || days > 3650
     {
