@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
 mod damage;
+mod full;
 mod making;
+mod s3;
 mod watching;
 mod world;

@@ -35,7 +35,7 @@ async fn the_first_one_is_due_at_once_and_afterwards_none_is() {
     assert!(stored.age.as_secs() < 60);
 
     // The server's own user can go on with all of it: nothing is root's.
-    let owner = world.owners("primary")[0].1;
+    let owner = world.owners("data/primary")[0].1;
     for place in ["backup", "repository"] {
         for (path, uid) in world.owners(place) {
             assert_eq!(uid, owner, "{}", path.display());
@@ -75,6 +75,14 @@ async fn two_at_once_are_one_and_one_that_is_told_so() {
     let refused = if one.is_ok() { two } else { one };
     assert!(matches!(refused, Err(Error::Busy)), "{refused:?}");
     make().await.unwrap();
+    // Whoever decides keeps the others from deciding, also while pgBackRest itself is at rest: otherwise two
+    // could see that one is due, and both make it.
+    let lock = std::fs::File::open(world.path("backup/schedule.lock")).unwrap();
+    lock.try_lock().unwrap();
+    let decided = run_if_due(engine, admin, |_| {}).await;
+    assert!(matches!(decided, Err(Error::Busy)), "{decided:?}");
+    drop(lock);
+    assert!(run_if_due(engine, admin, |_| {}).await.unwrap().is_none());
     world.stop().await;
 }
 

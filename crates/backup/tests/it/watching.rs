@@ -71,7 +71,8 @@ async fn the_service_makes_the_first_one_and_ends_when_told_to() {
     let stop = Notify::new();
     let kept = async {
         let client = world.db.superuser().await;
-        let told = "SELECT max((report->'numbers'->>'count')::float8) = 1 FROM public.backup_report";
+        let told =
+            "SELECT max((report->'numbers'->>'count')::float8) = 1 FROM public.backup_report";
         until(&client, told).await;
         stop.notify_one();
     };

@@ -34,7 +34,7 @@ impl World {
             ("backup.dir", own("backup")),
             ("backup.repository", own("repository")),
             ("backup.secret", "a passphrase of a test".to_owned()),
-            ("backup.pg_data_dir", own("primary")),
+            ("backup.pg_data_dir", own("data/primary")),
             ("backup.pg_password_file", own("pgpass")),
         ];
         settings.extend(change(root));
@@ -49,13 +49,13 @@ impl World {
         };
         let early = read(tenantry_db::config::Layers::defaults());
         let archiving = Engine::server_settings(&Settings::of_host(&early).unwrap()).unwrap();
-        let (stack, servers) = Servers::start_with(root, 2, |options| {
+        let (stack, servers) = Servers::start_with(&root.join("data"), 2, |options| {
             options.settings.extend(archiving.map(|(name, value)| (name.to_owned(), value)));
         })
         .await
         .unwrap();
         let password = format!("*:*:*:postgres:{}\n", stack.superuser_password());
-        let owner = ServerUser::owner_of(&root.join("primary")).unwrap();
+        let owner = ServerUser::owner_of(&root.join("data/primary")).unwrap();
         files::write_private(&root.join("pgpass"), &password, Some(&owner)).unwrap();
         let db = TestDatabase::on(servers).await;
         let socket_dir = stack.socket_dir().display().to_string();
