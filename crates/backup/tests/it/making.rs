@@ -6,6 +6,7 @@ use tenantry_backup::{BackupKind, Due, Error, Progress, run_if_due};
 use tenantry_db::doctor::Outcome;
 use tenantry_db::models::backups::find_report;
 
+use crate::watching::set;
 use crate::world::World;
 
 #[tokio::test]
@@ -94,12 +95,19 @@ async fn one_that_is_dropped_or_killed_leaves_no_lock() {
         "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name LIKE 'pgBackRest%'";
     let none =
         "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name LIKE 'pgBackRest%'";
-    // Dropped: told to end, and gone a moment later.
+    // Dropped: told to end, and gone a moment later. By itself it would wait a minute for its log.
+    set(&world, Some("false # pgbackrest")).await;
+    let waiting =
+        format!("{copying} AND state = 'idle' AND clock_timestamp() - state_change > '1s'");
     tokio::select! {
         made = world.back_up() => panic!("too quick: {}", made.label),
-        () = crate::world::until(&client, copying) => {}
+        () = crate::world::until(&client, &waiting) => {}
     }
     crate::world::until(&client, none).await;
+    let made = world.engine.repository().await.unwrap().backups;
+    assert_eq!(made.len(), 1, "it did not go on by itself");
+    set(&world, None).await;
+    client.batch_execute("SELECT txid_current(); SELECT pg_switch_wal()").await.unwrap();
     world.back_up().await;
     // Killed.
     tokio::select! {

@@ -12,7 +12,7 @@ async fn archiver(world: &World) -> BackupCheck {
     found.report.checks.into_iter().find(|it| it.name == "archiver").unwrap()
 }
 
-async fn set(world: &World, command: Option<&str>) {
+pub(crate) async fn set(world: &World, command: Option<&str>) {
     let client = world.db.superuser().await;
     let set = match command {
         Some(command) => format!("ALTER SYSTEM SET archive_command = '{command}'"),
