@@ -16,6 +16,7 @@ pub mod models;
 pub mod pooler;
 
 mod background;
+mod chained_file;
 mod direct;
 mod directory;
 mod door;
