@@ -55,6 +55,10 @@ impl ChainedFile {
         Self { dir, name }
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub(crate) fn path(&self) -> PathBuf {
         self.dir.join(self.name)
     }
@@ -194,6 +198,11 @@ impl<E: ChainedEntry> Chain<E> {
     pub(crate) fn recorded(&self, index: usize) -> Option<Recorded> {
         let sequence = i64::try_from(index).ok()? + 1;
         Some(Recorded { sequence, hash: *self.hashes.get(index)? })
+    }
+
+    /// The newest entry, by its number and hash.
+    pub(crate) fn newest(&self) -> Option<Recorded> {
+        self.recorded(self.hashes.len().checked_sub(1)?)
     }
 
     /// Whether it holds this entry.

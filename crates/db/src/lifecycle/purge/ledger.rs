@@ -3,6 +3,8 @@
 //! A restore to an earlier time brings back what was purged since; this file says what must go again
 //! before anybody is served. A chained file (`chained_file`), with ids and times only.
 
+use std::path::Path;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +76,11 @@ impl ErasureLedger {
         let chain: Chain<ErasureEntry> =
             self.file.read_beside().await.map_err(ErasureError::from)?;
         Ok(chain.require(known).map_err(ErasureError::from)?)
+    }
+
+    /// Its directory, where the audit log's heads lie as well.
+    pub(crate) fn dir(&self) -> &Path {
+        self.file.dir()
     }
 
     /// Locks it against other processes, reads it, and cuts off what a crash left of an entry.
