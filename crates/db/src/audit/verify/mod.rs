@@ -295,7 +295,7 @@ async fn look_for_a_sealer(
 ) -> Result<(), Error> {
     const TRIES: u32 = 30;
     const PAUSE: Duration = Duration::from_millis(100);
-    let mut left = 0;
+    let mut left: i64 = 0;
     for n in 0..TRIES {
         let row = client
             .query_typed_one(
