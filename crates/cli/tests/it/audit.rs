@@ -1,9 +1,12 @@
 //! `tenantry audit verify`, and what a running service does for it.
 
+use std::process::Stdio;
+use std::time::Duration;
+
 use tenantry_db::audit::{Anchor, anchor_head, seal_entries};
 use tenantry_testing::TestDatabase;
 
-use crate::program::{installation, run};
+use crate::program::{installation, run, tenantry};
 
 #[tokio::test]
 async fn it_says_whether_the_log_is_intact_and_names_what_is_not() {
@@ -83,4 +86,53 @@ async fn a_run_of_migrations_and_a_change_of_lanes_are_entries() {
             "lanes.resized {\"lanes\": 4, \"moved\": 0, \"transactions_ended\": 0}",
         ]
     );
+}
+
+/// The most memory that the program ever had, in KiB, and how it ended.
+fn peak_kib(dir: &std::path::Path) -> (u64, i32) {
+    let mut child = tenantry(dir)
+        .args(["audit", "verify"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    loop {
+        if let Some(ended) = child.try_wait().unwrap() {
+            return (peak, ended.code().unwrap());
+        }
+        let status = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let now = line.and_then(|line| line.trim().split(' ').next()?.parse().ok());
+        peak = now.unwrap_or(peak);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+#[ignore = "takes a minute: part of `script/test --full`"]
+async fn a_long_log_takes_no_more_memory_than_a_short_one() {
+    const ENTRIES: u32 = 500_000;
+    const MORE_KIB: u64 = 16 * 1024;
+    let db = TestDatabase::new().await;
+    let dir = installation(&db);
+    let writer = db.admin_client().await;
+    let write = async |count: u32| {
+        let insert = format!(
+            "INSERT INTO public.audit_log (actor, action, details)
+             SELECT 'somebody', 'test.done', jsonb_build_object('n', n, 'text', repeat('x', 400))
+             FROM generate_series(1, {count}) n"
+        );
+        writer.batch_execute(&insert).await.unwrap();
+        seal_entries(&db.admin).await.unwrap();
+    };
+    write(2000).await;
+    let (short, code) = peak_kib(dir.path());
+    assert_eq!(code, 0);
+    write(ENTRIES).await;
+    let (long, code) = peak_kib(dir.path());
+    assert_eq!(code, 0);
+    assert!(short > 0 && long < short + MORE_KIB, "{long} KiB instead of {short} KiB");
 }

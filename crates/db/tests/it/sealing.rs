@@ -5,7 +5,9 @@ mod tampering;
 
 use std::sync::Arc;
 
-use tenantry_db::audit::{self, FindingKind, Sealed, Verification, seal_entries};
+use tenantry_db::audit::{
+    self, Anchor, FindingKind, Sealed, Verification, anchor_head, seal_entries,
+};
 use tenantry_testing::TestDatabase;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -101,6 +103,17 @@ async fn many_writers_and_several_sealers_make_one_chain_while_somebody_verifies
             sealed
         });
     }
+    let anchorer = tokio::spawn({
+        let (db, done) = (Arc::clone(&db), done.subscribe());
+        async move {
+            let anchor = Anchor::find(&db.config).unwrap();
+            let mut anchored = 0;
+            while !*done.borrow() {
+                anchored += u32::from(anchor_head(&db.admin, &anchor).await.unwrap().is_some());
+            }
+            anchored
+        }
+    });
     let mut looks = 0;
     while !writers.is_empty() {
         let found = verify(&db).await;
@@ -116,6 +129,7 @@ async fn many_writers_and_several_sealers_make_one_chain_while_somebody_verifies
         sealed += by_one.unwrap();
     }
     sealed += seal(&db).await;
+    assert!(anchorer.await.unwrap() > 0);
     let kept = WRITERS * (0..ENTRIES).filter(|m| m % 7 != 0).count();
     let found = verify(&db).await;
     assert!(found.intact && looks > 0, "{found:?}");
@@ -128,6 +142,31 @@ async fn many_writers_and_several_sealers_make_one_chain_while_somebody_verifies
     let late = "SELECT (count(*) > 0)::text FROM public.audit_seals a JOIN public.audit_seals b
                 ON b.position = a.position + 1 WHERE b.entry_id < a.entry_id";
     assert_eq!(texts(&superuser, late).await, ["true"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_moment_is_looked_at_whatever_comes_meanwhile() {
+    let db = TestDatabase::new().await;
+    let writer = db.admin_client().await;
+    write(&writer, "a", 3).await;
+    seal(&db).await;
+    let mut looked = 0;
+    // Called when the seals were read, and nothing else yet.
+    let meanwhile = |_, _| {
+        looked += 1;
+        let come = async {
+            write(&writer, "b", 2).await;
+            seal(&db).await;
+            anchor_head(&db.admin, &Anchor::find(&db.config).unwrap()).await.unwrap();
+            write(&writer, "c", 1).await;
+        };
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(come));
+    };
+    let found = audit::verify(&db.reader, &db.config, &db.migrations, meanwhile).await.unwrap();
+    assert!(found.intact && looked == 1, "{found:?}");
+    assert_eq!((found.sealed, found.unsealed), (3, 0));
+    let later = verify(&db).await;
+    assert_eq!((later.intact, later.sealed, later.unsealed), (true, 5, 1));
 }
 
 #[tokio::test]
@@ -185,7 +224,7 @@ async fn seals_can_only_grow_for_the_admin_the_owner_and_a_superuser() {
     let db = TestDatabase::new().await;
     db.tenant("acme").await;
     seal(&db).await;
-    audit::anchor_head(&db.admin, &audit::Anchor::find(&db.config).unwrap()).await.unwrap();
+    anchor_head(&db.admin, &Anchor::find(&db.config).unwrap()).await.unwrap();
     let (superuser, admin, owner) =
         (db.superuser().await, db.admin_client().await, db.admin_client().await);
     owner.batch_execute("SET ROLE shared_owner").await.unwrap();
@@ -207,6 +246,9 @@ async fn seals_can_only_grow_for_the_admin_the_owner_and_a_superuser() {
         let delete = format!("DELETE FROM public.{table}");
         assert_eq!(refusal(&reader, &delete).await, SqlState::INSUFFICIENT_PRIVILEGE);
     }
+    // Nor does anybody write past the queue by this way.
+    write(&superuser, "s", 1).await;
+    assert_eq!(seal(&db).await, 1);
     assert!(verify(&db).await.intact);
 }
 
