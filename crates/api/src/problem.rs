@@ -243,6 +243,7 @@ fn of_error(error: &Error) -> Problem {
             | ErrorKind::Internal => internal(),
         },
         Error::Config { .. }
+        | Error::Audit(_)
         | Error::Name(_)
         | Error::TenantExists(_)
         | Error::StillReachable { .. }

@@ -74,6 +74,9 @@ pub(crate) enum Command {
     /// Issue tokens for the HTTP API
     #[command(subcommand)]
     Token(Token),
+    /// Show that nobody rewrote the audit log
+    #[command(subcommand)]
+    Audit(Audit),
     /// Check every server and say what is wrong and what to do
     Doctor,
     /// Check or show the configuration
@@ -236,6 +239,13 @@ pub(crate) enum Lanes {
     },
     /// Print PgBouncer's `auth_file`: the passwords of all lanes
     Userlist,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Recompute every seal, compare with the heads anchored in `erasure.ledger_dir`, and check the erasure
+    /// ledger; names what is wrong, the first of it first; exit code 1 if anything is
+    Verify,
 }
 
 #[derive(Debug, Subcommand)]

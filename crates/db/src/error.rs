@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio_postgres::error::SqlState;
 
+use crate::audit::AuditError;
 use crate::ids::{InvalidName, SchemaName, TenantRef};
 use crate::lifecycle::ErasureError;
 use crate::migrate::{MigrationError, SetKind};
@@ -72,6 +73,9 @@ pub enum Error {
     /// A deletion or a purge was refused, or can't go on.
     #[error(transparent)]
     Erasure(#[from] ErasureError),
+    /// The audit log's head can't be anchored.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// Migration files, or what the ledger says of them, do not fit together.
     #[error(transparent)]
     Migration(#[from] MigrationError),
@@ -213,6 +217,7 @@ impl Error {
                 ErrorKind::Conflict
             }
             Self::Erasure(error) => error.kind(),
+            Self::Audit(error) => error.kind(),
             Self::Migration(error) => error.kind(),
             Self::ChangedMeanwhile(_) => ErrorKind::Conflict,
             Self::IdempotencyMismatch => ErrorKind::Invalid,
@@ -257,6 +262,7 @@ impl Error {
                 "find the grant (`\\drg` in psql shows memberships), revoke it as whoever made it, then try again"
             }
             Self::Erasure(error) => return error.hint(),
+            Self::Audit(error) => return error.hint(),
             Self::LegalHold(_) => "`tenantry tenant unhold` lifts it",
             Self::Migration(error) => return error.hint(),
             Self::Shared(error) => return error.hint(),

@@ -3,9 +3,10 @@
 //! It knows no HTTP and no command line. The rooms: [`Installation`] (what a
 //! service holds) and [`TenantDb`] (one tenant's database), [`bind`] (what ties a transaction to a
 //! tenant), [`config`] (what there is to set), [`init`] (roles and hardening), [`migrate`] (the two sets of migrations), [`lifecycle`] (what happens to
-//! a tenant), [`models`] (a row type and its queries for each table), [`doctor`] (is all as it
+//! a tenant), [`models`] (a row type and its queries for each table), [`audit`] (that its log was not rewritten), [`doctor`] (is all as it
 //! should be).
 
+pub mod audit;
 pub mod bind;
 pub mod config;
 pub mod doctor;
@@ -16,6 +17,7 @@ pub mod models;
 pub mod pooler;
 
 mod background;
+mod chained_file;
 mod direct;
 mod directory;
 mod door;

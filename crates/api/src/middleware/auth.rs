@@ -10,6 +10,7 @@ use tenantry_db::models::audit::Actor;
 use tenantry_db::{TenantId, TenantRef};
 
 use super::db::own_entry;
+use super::request_id::RequestId;
 use crate::auth::{Claims, Refusal, Role, Scope};
 use crate::body::PathId;
 use crate::problem::{Code, Problem};
@@ -76,16 +77,28 @@ impl Needed for TenantsDelete {
     const SCOPE: Scope = Scope::TenantsDelete;
 }
 
+/// `audit:read`.
+pub(crate) struct AuditRead;
+
+impl Needed for AuditRead {
+    const SCOPE: Scope = Scope::AuditRead;
+}
+
 /// A caller whose token has the scope.
 pub(crate) struct Platform<N> {
     claims: Claims,
+    request: Option<RequestId>,
     needed: PhantomData<N>,
 }
 
 impl<N> Platform<N> {
-    /// As the audit log names the caller.
+    /// As the audit log names the caller and the request.
     pub(crate) fn actor(&self) -> Actor {
-        Actor::new(format!("token:{}", self.claims.sub))
+        let actor = Actor::new(format!("token:{}", self.claims.sub));
+        match &self.request {
+            Some(id) => actor.in_request(id.as_str()),
+            None => actor,
+        }
     }
 
     /// Who the caller is, so that no other is taken for it: in two tenants, one subject may be two people.
@@ -101,7 +114,8 @@ impl<N: Needed> FromRequestParts<ApiState> for Platform<N> {
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
         let claims = claims(&parts.headers, state).await?;
         require(&claims, N::SCOPE)?;
-        Ok(Self { claims, needed: PhantomData })
+        let request = parts.extensions.get().cloned();
+        Ok(Self { claims, request, needed: PhantomData })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The URL tree: one file for each resource.
 
+mod audit;
 mod content;
 mod deletion;
 mod list;
@@ -29,6 +30,7 @@ pub(crate) fn all() -> Router<ApiState> {
         .route("/api/tenants/{id}/resume", post(tenants::resume))
         .route("/api/tenants/{id}/restore", post(deletion::restore))
         .route("/api/tenants/{id}/purge", post(deletion::purge))
+        .route("/api/audit", get(audit::list))
         .route("/api/users", get(users::list).post(users::create))
         .route("/api/users/{id}", get(users::show).patch(users::update).delete(users::delete))
         .route("/api/content", get(content::list).post(content::create))

@@ -47,6 +47,8 @@ const WRITE: Refusals =
 #[rustfmt::skip]
 const DELETE: Refusals =
     [MISSING, INVALID, INVALID, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, IN];
+/// The last of the platform's tokens has this scope as well.
+const AUDIT: Refusals = DELETE;
 #[rustfmt::skip]
 const VISIBLE: Refusals =
     [MISSING, INVALID, INVALID, IN, SCOPE, SCOPE, SCOPE, HIDDEN, HIDDEN, HIDDEN, IN, SCOPE, SCOPE];
@@ -64,6 +66,7 @@ fn rows() -> Vec<Row> {
         (delete.clone(), "/api/tenants/{id}", DELETE),
         (post.clone(), "/api/tenants/{id}/restore", WRITE),
         (post.clone(), "/api/tenants/{id}/purge", DELETE),
+        (get.clone(), "/api/audit", AUDIT),
         (get.clone(), "/api/users", NOBODY_ELSE),
         (post.clone(), "/api/users", WRITERS),
         (get.clone(), "/api/users/{id}", NOBODY_ELSE),

@@ -1,5 +1,6 @@
 //! One file for each command.
 
+mod audit;
 mod config;
 mod deletion;
 mod doctor;
@@ -32,6 +33,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Tenant(tenant) => tenant::run(&common, &tenant).await,
         Command::Lanes(lanes) => lanes::run(&common, &lanes).await,
         Command::Token(token) => token::run(&common, &token).await,
+        Command::Audit(audit) => audit::run(&common, &audit).await,
         Command::Doctor => doctor::run(&common).await,
         Command::Config(config) => config::run(&common, &config),
     }

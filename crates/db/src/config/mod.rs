@@ -38,6 +38,8 @@ pub struct Config {
     pub tenants: Tenants,
     /// How tenants are purged.
     pub erasure: Erasure,
+    /// How the audit log is protected.
+    pub audit: Audit,
     /// How tenants are looked up.
     pub directory: Directory,
     /// Where migrations come from, and their limits.
@@ -91,6 +93,13 @@ pub struct Tier {
     pub idle_timeout: Duration,
     /// How long a deleted tenant can be restored, where the tier says so.
     pub retention: Option<Duration>,
+}
+
+/// How the audit log is protected.
+#[derive(Debug, Clone, Copy)]
+pub struct Audit {
+    /// How often the chain's head is written to the file outside the database, while it moves.
+    pub anchor_every: Duration,
 }
 
 /// How tenants are looked up.

@@ -2,6 +2,7 @@
 //!
 //! It changes nothing, needs no superuser, and goes on after a finding, so that one run shows all.
 
+mod audit;
 mod database;
 mod grants;
 mod pooler;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+use crate::chained_file::ChainFault;
 use crate::error::ErrorKind;
 use crate::ids::TenantId;
 
@@ -90,6 +91,18 @@ pub enum ErasureError {
         /// The entry's number.
         sequence: i64,
     },
+}
+
+impl From<ChainFault> for ErasureError {
+    /// The erasure ledger's.
+    fn from(fault: ChainFault) -> Self {
+        match fault {
+            ChainFault::Io { doing, path, source } => Self::Ledger { doing, path, source },
+            ChainFault::Locked(path) => Self::LedgerLocked(path),
+            ChainFault::Damaged { path, line, what } => Self::LedgerDamaged { path, line, what },
+            ChainFault::Incomplete { path, sequence } => Self::LedgerIncomplete { path, sequence },
+        }
+    }
 }
 
 impl ErasureError {

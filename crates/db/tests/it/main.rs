@@ -21,6 +21,7 @@ mod ready_pool;
 mod ready_pool_failures;
 mod rig;
 mod rights;
+mod sealing;
 mod suspension;
 mod tenant_db;
 mod verify;

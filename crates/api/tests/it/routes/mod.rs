@@ -1,5 +1,6 @@
 //! One file for each resource, like the URL tree.
 
+mod audit;
 mod content;
 mod deletion;
 mod health;

@@ -22,6 +22,7 @@ mod statistics;
 
 use std::time::Instant;
 
+use crate::audit;
 use crate::direct::AdminDb;
 use crate::error::Error;
 use crate::ids::TenantId;
@@ -126,6 +127,7 @@ async fn steps(
     let unlinked = role::drop_role(session).await?;
     session.done(Step::RoleDropped, started, unlinked, progress).await?;
     finish::finish(session, actor, progress).await?;
+    audit::seal_and_anchor(session.admin, ledger.dir()).await;
     report::read(&session.client, session.tenant).await
 }
 
