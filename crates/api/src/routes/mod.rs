@@ -29,6 +29,7 @@ pub(crate) fn all() -> Router<ApiState> {
         .route("/api/tenants/{id}/resume", post(tenants::resume))
         .route("/api/tenants/{id}/restore", post(deletion::restore))
         .route("/api/tenants/{id}/purge", post(deletion::purge))
+        .route("/api/tenants/{id}/certificate", get(deletion::certificate))
         .route("/api/users", get(users::list).post(users::create))
         .route("/api/users/{id}", get(users::show).patch(users::update).delete(users::delete))
         .route("/api/content", get(content::list).post(content::create))

@@ -1,5 +1,6 @@
 //! One file for each command.
 
+mod certificate;
 mod config;
 mod deletion;
 mod doctor;

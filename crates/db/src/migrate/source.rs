@@ -28,6 +28,8 @@ pub(super) const PUBLIC: &[(&str, &str)] = embedded!("public":
     "0006_remember_sign_ups.down.sql",
     "0008_record_purges.up.sql",
     "0008_record_purges.down.sql",
+    "0010_certify_erasures.up.sql",
+    "0010_certify_erasures.down.sql",
 );
 
 pub(super) const TENANT: &[(&str, &str)] = embedded!("tenant":

@@ -46,6 +46,9 @@ pub(crate) enum Action {
     PurgeBegun,
     PurgeWithdrawn,
     Purged,
+    PurgedAgain,
+    Certified,
+    ReplicaDeclaredGone,
 }
 
 impl Action {
@@ -64,6 +67,9 @@ impl Action {
             Self::PurgeBegun => "tenant.purge_begun",
             Self::PurgeWithdrawn => "tenant.purge_withdrawn",
             Self::Purged => "tenant.purged",
+            Self::PurgedAgain => "tenant.purged_again",
+            Self::Certified => "tenant.certified",
+            Self::ReplicaDeclaredGone => "tenant.replica_declared_gone",
         }
     }
 }
