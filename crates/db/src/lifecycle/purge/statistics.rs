@@ -50,11 +50,13 @@ pub async fn rewrite_statistics(admin: &AdminDb) -> Result<u64, Error> {
     purges::set_statistics_rewritten(&session, &purged).await
 }
 
-/// The register's statistics may hold a purged tenant's name. Those of other shared tables hold no values.
+/// The register's own statistics may hold a purged tenant's name, and those of two catalogs what a comment or
+/// a large object said. Of other shared tables, none hold values (migration 0010).
 async fn forget_names(session: &Client, admin: &AdminDb) -> Result<(), Error> {
     let owner = admin.roles.owner();
     session.batch_execute(&format!("SET ROLE {owner}")).await.doing("act as the owner")?;
-    busy("public.tenants", session.batch_execute("ANALYZE public.tenants").await)?;
+    let analyze = "ANALYZE public.tenants, pg_catalog.pg_description, pg_catalog.pg_largeobject";
+    busy("public.tenants", session.batch_execute(analyze).await)?;
     session.batch_execute("RESET ROLE").await.doing("act as the admin")
 }
 

@@ -77,7 +77,7 @@ impl Targets {
             ("array", _) => self
                 .0
                 .get(target)
-                .map(|is| format!("{column} && {}", is.trim_start_matches("= ANY "))),
+                .map(|is| format!("{column}::oid[] && {}", is.trim_start_matches("= ANY "))),
             _ => self.0.get(target).map(|is| format!("{column} {is}")),
         }
     }
