@@ -3,7 +3,6 @@
 mod content;
 mod deletion;
 mod list;
-mod numbers;
 mod reference;
 mod tenant_schema;
 mod tenant_update;
@@ -11,6 +10,7 @@ mod tenants;
 mod users;
 
 pub(crate) mod health;
+pub(crate) mod numbers;
 
 use axum::Router;
 use axum::routing::{get, post};
