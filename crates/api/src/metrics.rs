@@ -11,10 +11,15 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode};
 use metrics::{counter, gauge, histogram, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tenantry_db::lifecycle::ErasureCounts;
 
 const REQUESTS: &str = "tenantry_http_requests_total";
 const DURATION: &str = "tenantry_http_request_duration_seconds";
 const UNDER_WAY: &str = "tenantry_http_requests_under_way";
+const PURGES_BEGUN: &str = "tenantry_purges_begun";
+const PURGES_FINISHED: &str = "tenantry_purges_finished";
+const PURGES_FAILING: &str = "tenantry_purges_failing";
+const CERTIFICATES_INCOMPLETE: &str = "tenantry_certificates_incomplete";
 const CONNECTIONS: &str = "tenantry_http_connections";
 
 /// A lookup takes about a millisecond, a sign-up about fifty.
@@ -43,6 +48,13 @@ impl Metrics {
             metrics::describe_histogram!(DURATION, "Time from a request's head to its answer's");
             metrics::describe_gauge!(UNDER_WAY, "Requests being answered");
             metrics::describe_gauge!(CONNECTIONS, "Open connections");
+            metrics::describe_gauge!(PURGES_BEGUN, "Purges of the installation that began");
+            metrics::describe_gauge!(PURGES_FINISHED, "Purges that came to their end");
+            metrics::describe_gauge!(PURGES_FAILING, "Purges whose last try failed");
+            metrics::describe_gauge!(
+                CERTIFICATES_INCOMPLETE,
+                "Erasure certificates that are incomplete"
+            );
         });
         Self { recorder }
     }
@@ -75,6 +87,24 @@ impl Metrics {
             counter!(REQUESTS, "method" => method, "route" => route.clone(), "status" => status)
                 .increment(1);
             histogram!(DURATION, "method" => method, "route" => route).record(took);
+        });
+    }
+
+    /// Of the whole installation, so each service shows the same.
+    pub(crate) fn erasures(&self, counts: ErasureCounts) {
+        with_local_recorder(&*self.recorder, || {
+            for (name, count) in [
+                (PURGES_BEGUN, counts.begun),
+                (PURGES_FINISHED, counts.finished),
+                (PURGES_FAILING, counts.failing),
+                (CERTIFICATES_INCOMPLETE, counts.incomplete),
+            ] {
+                #[expect(
+                    clippy::cast_precision_loss,
+                    reason = "far below what a double can't hold"
+                )]
+                gauge!(name).set(count as f64);
+            }
         });
     }
 

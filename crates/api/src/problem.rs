@@ -267,6 +267,10 @@ fn of_erasure(error: &ErasureError) -> Problem {
                 format!("it can be restored{when}; `now` does not wait"),
             )
         }
+        ErasureError::ErasedBefore(_) => Problem::new(
+            Code::ErasureUnavailable,
+            "a restored database has tenants that were erased: nobody is served before they are gone again",
+        ),
         ErasureError::Ledger { .. }
         | ErasureError::LedgerLocked(_)
         | ErasureError::LedgerDamaged { .. }
@@ -279,6 +283,7 @@ fn of_erasure(error: &ErasureError) -> Problem {
         | ErasureError::UsedOutside { .. }
         | ErasureError::RoleUsed { .. }
         | ErasureError::Left { .. }
+        | ErasureError::StatisticsHeld(_)
         | ErasureError::OldControlFunctions => {
             Problem::new(Code::Internal, "the request's id helps to find out what it was")
         }

@@ -10,6 +10,7 @@ use crate::auth::Verifier;
 use crate::config::{HttpSettings, Settings};
 use crate::metrics::Metrics;
 use crate::routes::health::Readiness;
+use crate::routes::numbers::Erasures;
 
 /// The service's state. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -24,6 +25,7 @@ struct Inner {
     http: HttpSettings,
     metrics: Metrics,
     readiness: Readiness,
+    erasures: Erasures,
 }
 
 impl ApiState {
@@ -38,6 +40,7 @@ impl ApiState {
             http: settings.http,
             metrics: Metrics::new(),
             readiness: Readiness::default(),
+            erasures: Erasures::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -65,6 +68,10 @@ impl ApiState {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    pub(crate) fn erasures(&self) -> &Erasures {
+        &self.inner.erasures
     }
 
     pub(crate) fn readiness(&self) -> &Readiness {

@@ -15,7 +15,7 @@ pub(crate) use self::migrate::{
     Migrate, MigrateCreate, MigrateLint, MigratePlan, MigrateRollback, MigrateRun, MigrateStatus,
     MigrateVerify, OnError, Pace, Set,
 };
-pub(crate) use deletion::{TenantDelete, TenantPurge};
+pub(crate) use deletion::{TenantCertificate, TenantDelete, TenantPurge};
 
 /// Every customer of a SaaS product in a PostgreSQL schema of their own.
 #[derive(Debug, Parser)]
@@ -183,6 +183,8 @@ pub(crate) enum Tenant {
     },
     /// Remove a deleted tenant for good, once its retention is over; goes on with a purge that stopped
     Purge(TenantPurge),
+    /// Show the certificate of a purge, after another look at what is still open; or check a filed one
+    Certificate(TenantCertificate),
     /// Set a legal hold: nobody can purge the tenant while it stands
     Hold {
         /// Id or subdomain

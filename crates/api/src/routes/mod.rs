@@ -4,7 +4,6 @@ mod audit;
 mod content;
 mod deletion;
 mod list;
-mod numbers;
 mod reference;
 mod tenant_schema;
 mod tenant_update;
@@ -12,6 +11,7 @@ mod tenants;
 mod users;
 
 pub(crate) mod health;
+pub(crate) mod numbers;
 
 use axum::Router;
 use axum::routing::{get, post};
@@ -31,6 +31,7 @@ pub(crate) fn all() -> Router<ApiState> {
         .route("/api/tenants/{id}/restore", post(deletion::restore))
         .route("/api/tenants/{id}/purge", post(deletion::purge))
         .route("/api/audit", get(audit::list))
+        .route("/api/tenants/{id}/certificate", get(deletion::certificate))
         .route("/api/users", get(users::list).post(users::create))
         .route("/api/users/{id}", get(users::show).patch(users::update).delete(users::delete))
         .route("/api/content", get(content::list).post(content::create))

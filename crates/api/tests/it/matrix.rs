@@ -67,6 +67,7 @@ fn rows() -> Vec<Row> {
         (post.clone(), "/api/tenants/{id}/restore", WRITE),
         (post.clone(), "/api/tenants/{id}/purge", DELETE),
         (get.clone(), "/api/audit", AUDIT),
+        (get.clone(), "/api/tenants/{id}/certificate", READ),
         (get.clone(), "/api/users", NOBODY_ELSE),
         (post.clone(), "/api/users", WRITERS),
         (get.clone(), "/api/users/{id}", NOBODY_ELSE),

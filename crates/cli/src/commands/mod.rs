@@ -1,6 +1,7 @@
 //! One file for each command.
 
 mod audit;
+mod certificate;
 mod config;
 mod deletion;
 mod doctor;

@@ -38,6 +38,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, Error> {
         ledger_dir: reader.path("erasure.ledger_dir"),
         check_every: reader.duration("erasure.check_every"),
         max_per_hour: reader.integer("erasure.max_per_hour", 1..=10_000),
+        kept_tables: reader.list("erasure.kept_tables"),
     };
     let audit = Audit { anchor_every: reader.duration("audit.anchor_every") };
     let directory = Directory {

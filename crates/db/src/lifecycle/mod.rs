@@ -16,8 +16,12 @@ pub use create::{NewTenant, create_tenant};
 pub use delete::{Deletion, delete_tenant, hold_tenant, restore_tenant};
 pub use erasure_error::ErasureError;
 pub use purge::{
-    Authority, ErasureEntry, ErasureLedger, PurgeProgress, PurgeReport, Round, begin_purge,
-    continue_purge, purge_due, purge_tenant, rewrite_statistics, run_due_purges, shared_tables,
+    Authority, BackupsHold, Certificate, CertificateStatus, ErasureCounts, ErasureEntry,
+    ErasureLedger, FiledCheck, Parameter, Place, PurgeProgress, PurgeReport, Reapplied, Round,
+    begin_purge, check_certificate, continue_purge, count_erasures, declare_replica_gone,
+    find_shared_tables, get_certificate, look_at_certificates, purge_due, purge_tenant,
+    reapply_ledger, refresh_certificate, require_erased_stay_erased, rewrite_statistics,
+    run_due_purges, shared_tables,
 };
 pub use ready_pool::{fill_ready_pool, keep_ready_pool};
 pub use relocate::{Relocated, resize_lanes};

@@ -30,6 +30,8 @@ pub(super) const PUBLIC: &[(&str, &str)] = embedded!("public":
     "0008_record_purges.down.sql",
     "0009_seal_the_audit_log.up.sql",
     "0009_seal_the_audit_log.down.sql",
+    "0010_certify_erasures.up.sql",
+    "0010_certify_erasures.down.sql",
 );
 
 pub(super) const TENANT: &[(&str, &str)] = embedded!("tenant":

@@ -66,6 +66,9 @@ pub(crate) enum Action {
     LanesResized,
     RunBegun,
     RunEnded,
+    PurgedAgain,
+    Certified,
+    ReplicaDeclaredGone,
 }
 
 impl Action {
@@ -87,6 +90,9 @@ impl Action {
             Self::LanesResized => "lanes.resized",
             Self::RunBegun => "migration.run_begun",
             Self::RunEnded => "migration.run_ended",
+            Self::PurgedAgain => "tenant.purged_again",
+            Self::Certified => "tenant.certified",
+            Self::ReplicaDeclaredGone => "tenant.replica_declared_gone",
         }
     }
 }

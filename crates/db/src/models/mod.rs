@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod catalog;
+pub(crate) mod certificates;
 pub mod content;
 pub mod idempotency;
 pub mod page;
@@ -11,6 +12,7 @@ pub mod tenants;
 pub mod users;
 
 pub(crate) mod deletion;
+pub(crate) mod purge_watch;
 pub(crate) mod purges;
 
 mod status;
