@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_postgres::error::SqlState;
 
 use crate::ids::{InvalidName, SchemaName, TenantRef};
-use crate::lifecycle::ErasureError;
+use crate::lifecycle::{ErasureError, TransferError};
 use crate::migrate::{MigrationError, SetKind};
 use crate::models::tenants::Status;
 
@@ -72,6 +72,9 @@ pub enum Error {
     /// A deletion or a purge was refused, or can't go on.
     #[error(transparent)]
     Erasure(#[from] ErasureError),
+    /// An export or an import did not come to its end.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
     /// Migration files, or what the ledger says of them, do not fit together.
     #[error(transparent)]
     Migration(#[from] MigrationError),
@@ -213,6 +216,7 @@ impl Error {
                 ErrorKind::Conflict
             }
             Self::Erasure(error) => error.kind(),
+            Self::Transfer(error) => error.kind(),
             Self::Migration(error) => error.kind(),
             Self::ChangedMeanwhile(_) => ErrorKind::Conflict,
             Self::IdempotencyMismatch => ErrorKind::Invalid,
@@ -257,6 +261,7 @@ impl Error {
                 "find the grant (`\\drg` in psql shows memberships), revoke it as whoever made it, then try again"
             }
             Self::Erasure(error) => return error.hint(),
+            Self::Transfer(error) => return error.hint(),
             Self::LegalHold(_) => "`tenantry tenant unhold` lifts it",
             Self::Migration(error) => return error.hint(),
             Self::Shared(error) => return error.hint(),

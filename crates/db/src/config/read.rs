@@ -9,7 +9,9 @@ use jiff::SignedDuration;
 use toml::Value;
 
 use super::erasure::parse_retention;
-use super::{Config, Database, Directory, Erasure, Init, Lanes, Layers, Migrations, Tenants, Tier};
+use super::{
+    Config, Database, Directory, Erasure, Export, Init, Lanes, Layers, Migrations, Tenants, Tier,
+};
 use crate::error::Error;
 use crate::ids::LaneId;
 use crate::migrate::Portion;
@@ -37,6 +39,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, Error> {
         check_every: reader.duration("erasure.check_every"),
         max_per_hour: reader.integer("erasure.max_per_hour", 1..=10_000),
     };
+    let export = Export::read(&mut reader);
     let directory = Directory {
         ttl: reader.duration("directory.ttl"),
         unannounced_ttl: reader.duration("directory.unannounced_ttl"),
@@ -59,6 +62,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, Error> {
             tiers,
             tenants,
             erasure,
+            export,
             directory,
             migrations,
             init,

@@ -8,6 +8,7 @@ mod purge;
 mod ready_pool;
 mod relocate;
 mod suspend;
+mod transfer;
 mod update;
 mod values;
 
@@ -22,4 +23,8 @@ pub use purge::{
 pub use ready_pool::{fill_ready_pool, keep_ready_pool};
 pub use relocate::{Relocated, resize_lanes};
 pub use suspend::{resume_tenant, suspend_tenant, suspend_tenant_now};
+pub use transfer::{
+    Archive, Export, ExportOptions, ExportedTable, ExportedTenant, ImportAs, Imported, Manifest,
+    TransferError, TransferProgress, import_tenant,
+};
 pub use update::{TenantChange, UpdatedTenant, update_tenant};

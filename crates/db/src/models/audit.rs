@@ -46,6 +46,10 @@ pub(crate) enum Action {
     PurgeBegun,
     PurgeWithdrawn,
     Purged,
+    Exported,
+    Imported,
+    StatementRun,
+    ShellOpened,
 }
 
 impl Action {
@@ -64,6 +68,10 @@ impl Action {
             Self::PurgeBegun => "tenant.purge_begun",
             Self::PurgeWithdrawn => "tenant.purge_withdrawn",
             Self::Purged => "tenant.purged",
+            Self::Exported => "tenant.exported",
+            Self::Imported => "tenant.imported",
+            Self::StatementRun => "tenant.statement_run",
+            Self::ShellOpened => "tenant.shell_opened",
         }
     }
 }
