@@ -8,6 +8,7 @@ use tenantry_db::{Error, Installation};
 
 use crate::auth::Verifier;
 use crate::config::{HttpSettings, Settings};
+use crate::exports::Exports;
 use crate::metrics::Metrics;
 use crate::routes::health::Readiness;
 
@@ -24,6 +25,7 @@ struct Inner {
     http: HttpSettings,
     metrics: Metrics,
     readiness: Readiness,
+    exports: Exports,
 }
 
 impl ApiState {
@@ -32,12 +34,14 @@ impl ApiState {
     /// # Errors
     /// [`Error::Config`] if no source of keys for tokens is set.
     pub fn new(installation: Installation, settings: Settings) -> Result<Self, Error> {
+        let exports = Exports::new(installation.config().export.at_once);
         let inner = Inner {
             installation,
             verifier: Verifier::new(&settings.auth)?,
             http: settings.http,
             metrics: Metrics::new(),
             readiness: Readiness::default(),
+            exports,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -65,6 +69,10 @@ impl ApiState {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    pub(crate) fn exports(&self) -> &Exports {
+        &self.inner.exports
     }
 
     pub(crate) fn readiness(&self) -> &Readiness {

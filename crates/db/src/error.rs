@@ -129,6 +129,12 @@ pub enum Error {
         /// Its first word.
         begins_with: &'static str,
     },
+    /// A statement that an operator may not run in a tenant.
+    #[error("a statement that begins with `{begins_with}` is not run in tenants")]
+    RefusedStatement {
+        /// How it begins.
+        begins_with: String,
+    },
     /// A statement took longer than the tenant's tier allows.
     #[error("the statement took longer than its tier allows")]
     StatementTimeout(#[source] tokio_postgres::Error),
@@ -235,6 +241,7 @@ impl Error {
                 ErrorKind::Internal
             }
             Self::InvalidState { .. } => ErrorKind::Conflict,
+            Self::RefusedStatement { .. } => ErrorKind::Refused,
             Self::StillReachable { .. } => ErrorKind::Refused,
             Self::Bind { source, .. } if server_is_away(source) => ErrorKind::Unavailable,
             Self::Bind { .. } => ErrorKind::Internal,
@@ -265,6 +272,10 @@ impl Error {
             Self::LegalHold(_) => "`tenantry tenant unhold` lifts it",
             Self::Migration(error) => return error.hint(),
             Self::Shared(error) => return error.hint(),
+            Self::RefusedStatement { .. } => {
+                "one statement that reads or writes rows: SELECT, INSERT, UPDATE, DELETE, MERGE, WITH, VALUES, \
+                 TABLE or EXPLAIN; changes of tables belong in a migration"
+            }
             Self::Busy(_) => "wait for it to end, then try again",
             Self::Unavailable { .. } => {
                 "is it running? `tenantry up` starts servers for development, `tenantry doctor` checks all"

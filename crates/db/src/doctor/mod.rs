@@ -8,6 +8,7 @@ mod pooler;
 mod purges;
 mod ready_pool;
 mod roles;
+mod shells;
 
 use serde::Serialize;
 

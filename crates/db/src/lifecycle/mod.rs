@@ -22,6 +22,7 @@ pub use purge::{
 };
 pub use ready_pool::{fill_ready_pool, keep_ready_pool};
 pub use relocate::{Relocated, resize_lanes};
+pub(crate) use suspend::limit_waiting;
 pub use suspend::{resume_tenant, suspend_tenant, suspend_tenant_now};
 pub use transfer::{
     Archive, Export, ExportOptions, ExportedTable, ExportedTenant, ImportAs, Imported, Manifest,

@@ -96,6 +96,29 @@ pub(crate) async fn record(
     write(tx, actor, action, Some(*tenant.as_uuid()), details).await
 }
 
+/// Writes an entry about each of many tenants, in one statement.
+pub(crate) async fn record_each(
+    db: &impl GenericClient,
+    actor: &Actor,
+    action: Action,
+    tenants: &[TenantId],
+    details: &Value,
+) -> Result<(), Error> {
+    let tenants: Vec<Uuid> = tenants.iter().map(|tenant| *tenant.as_uuid()).collect();
+    db.execute_typed(
+        concat!(insert!(), "SELECT $1, $2, tenant, $4 FROM unnest($3) AS tenant"),
+        &[
+            (&actor.0, Type::TEXT),
+            (&action.as_str(), Type::TEXT),
+            (&tenants, Type::UUID_ARRAY),
+            (details, Type::JSONB),
+        ],
+    )
+    .await
+    .doing("write the audit log")?;
+    Ok(())
+}
+
 /// Writes an entry about the installation as a whole. It stays only if the transaction does.
 pub(crate) async fn record_of_installation(
     tx: &impl GenericClient,
