@@ -59,7 +59,6 @@ impl Export {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::{Config, Layers};
     use crate::error::Error;
 

@@ -14,6 +14,7 @@ mod leaks;
 mod migrate;
 mod models;
 mod moving;
+mod operating;
 mod pooler;
 mod provisioning;
 mod purging;
@@ -23,6 +24,7 @@ mod rig;
 mod rights;
 mod suspension;
 mod tenant_db;
+mod transfer;
 mod verify;
 
 use tokio_postgres::Client;
