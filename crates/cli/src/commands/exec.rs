@@ -120,7 +120,7 @@ impl Shown {
         }
         match self.format {
             Format::Text => {
-                output::say(&format!("failed in {}: {}", name(tenant), readable(&said)))
+                output::say(&format!("failed in {}: {}", name(tenant), readable(&said)));
             }
             Format::Json => self.piece(&json!({
                 "tenant_id": tenant.id,
