@@ -10,6 +10,7 @@ mod background;
 mod body;
 mod config;
 mod cursor;
+mod exports;
 mod fields;
 mod headers;
 mod metrics;

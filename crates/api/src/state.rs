@@ -8,6 +8,7 @@ use tenantry_db::{Error, Installation};
 
 use crate::auth::Verifier;
 use crate::config::{HttpSettings, Settings};
+use crate::exports::Exports;
 use crate::metrics::Metrics;
 use crate::routes::health::Readiness;
 use crate::routes::numbers::Erasures;
@@ -26,6 +27,7 @@ struct Inner {
     metrics: Metrics,
     readiness: Readiness,
     erasures: Erasures,
+    exports: Exports,
 }
 
 impl ApiState {
@@ -34,6 +36,7 @@ impl ApiState {
     /// # Errors
     /// [`Error::Config`] if no source of keys for tokens is set.
     pub fn new(installation: Installation, settings: Settings) -> Result<Self, Error> {
+        let exports = Exports::new(installation.config().export.at_once);
         let inner = Inner {
             installation,
             verifier: Verifier::new(&settings.auth)?,
@@ -41,6 +44,7 @@ impl ApiState {
             metrics: Metrics::new(),
             readiness: Readiness::default(),
             erasures: Erasures::default(),
+            exports,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -72,6 +76,10 @@ impl ApiState {
 
     pub(crate) fn erasures(&self) -> &Erasures {
         &self.inner.erasures
+    }
+
+    pub(crate) fn exports(&self) -> &Exports {
+        &self.inner.exports
     }
 
     pub(crate) fn readiness(&self) -> &Readiness {

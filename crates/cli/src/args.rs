@@ -2,6 +2,8 @@
 
 mod deletion;
 mod migrate;
+mod operate;
+mod transfer;
 
 use std::path::PathBuf;
 
@@ -16,6 +18,8 @@ pub(crate) use self::migrate::{
     MigrateVerify, OnError, Pace, Set,
 };
 pub(crate) use deletion::{TenantCertificate, TenantDelete, TenantPurge};
+pub(crate) use operate::{TenantExec, TenantPsql};
+pub(crate) use transfer::{TenantExport, TenantImport};
 
 /// Every customer of a SaaS product in a PostgreSQL schema of their own.
 #[derive(Debug, Parser)]
@@ -197,6 +201,14 @@ pub(crate) enum Tenant {
         #[arg(value_name = "T")]
         tenant: TenantRef,
     },
+    /// Write all of a tenant's data into one archive, from one snapshot
+    Export(TenantExport),
+    /// Make a new tenant of an archive: whole, or not at all
+    Import(TenantImport),
+    /// Run one statement in tenants, as each of them and with no more rights
+    Exec(TenantExec),
+    /// Open a psql shell that can't leave the tenant
+    Psql(TenantPsql),
 }
 
 #[derive(Debug, ClapArgs)]

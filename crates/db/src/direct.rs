@@ -57,6 +57,13 @@ impl AdminDb {
         self.pool.connection().await
     }
 
+    /// A session of its own, with the connection that somebody must drive.
+    pub(crate) async fn driven_session(
+        &self,
+    ) -> Result<(Client, Connection<Socket, NoTlsStream>), Error> {
+        open(&self.server, self.connect_timeout).await
+    }
+
     /// A connection of its own, for what needs a session or many of them.
     pub(crate) async fn session(&self) -> Result<Client, Error> {
         connect_once(&self.server, self.connect_timeout).await

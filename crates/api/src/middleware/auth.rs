@@ -135,19 +135,39 @@ impl FromRequestParts<ApiState> for VisibleTenant {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
-        let claims = claims(&parts.headers, state).await?;
-        let PathId(id) = PathId::from_request_parts(parts, state).await?;
-        let id = TenantId::from(id);
-        tracing::Span::current().record("tenant.id", tracing::field::display(id));
-        if !claims.scope.grant(Scope::TenantsRead) {
-            match claims.tenant_id {
-                Some(own) if own != id => return Err(Problem::tenant_not_found()),
-                Some(_) if claims.role == Some(Role::Owner) => {
-                    own_entry(state, id).await?;
-                }
-                Some(_) | None => require(&claims, Scope::TenantsRead)?,
-            }
-        }
-        Ok(Self(TenantRef::Id(id)))
+        visible(parts, state).await.map(|(id, _)| Self(TenantRef::Id(id)))
     }
+}
+
+/// The tenant in the path, for whoever may look at it and therefore take its data along.
+pub(crate) struct Exporter {
+    pub(crate) tenant: TenantId,
+    /// As the audit log names the caller.
+    pub(crate) actor: Actor,
+}
+
+impl FromRequestParts<ApiState> for Exporter {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
+        let (tenant, claims) = visible(parts, state).await?;
+        Ok(Self { tenant, actor: Actor::new(format!("token:{}", claims.sub)) })
+    }
+}
+
+async fn visible(parts: &mut Parts, state: &ApiState) -> Result<(TenantId, Claims), Problem> {
+    let claims = claims(&parts.headers, state).await?;
+    let PathId(id) = PathId::from_request_parts(parts, state).await?;
+    let id = TenantId::from(id);
+    tracing::Span::current().record("tenant.id", tracing::field::display(id));
+    if !claims.scope.grant(Scope::TenantsRead) {
+        match claims.tenant_id {
+            Some(own) if own != id => return Err(Problem::tenant_not_found()),
+            Some(_) if claims.role == Some(Role::Owner) => {
+                own_entry(state, id).await?;
+            }
+            Some(_) | None => require(&claims, Scope::TenantsRead)?,
+        }
+    }
+    Ok((id, claims))
 }

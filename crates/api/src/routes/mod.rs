@@ -5,6 +5,7 @@ mod content;
 mod deletion;
 mod list;
 mod reference;
+mod tenant_export;
 mod tenant_schema;
 mod tenant_update;
 mod tenants;
@@ -26,6 +27,7 @@ pub(crate) fn all() -> Router<ApiState> {
             get(tenants::show).patch(tenant_update::update).delete(deletion::delete),
         )
         .route("/api/tenants/{id}/schema", get(tenant_schema::show))
+        .route("/api/tenants/{id}/export", get(tenant_export::show))
         .route("/api/tenants/{id}/suspend", post(tenants::suspend))
         .route("/api/tenants/{id}/resume", post(tenants::resume))
         .route("/api/tenants/{id}/restore", post(deletion::restore))

@@ -61,6 +61,7 @@ fn rows() -> Vec<Row> {
         (get.clone(), "/api/tenants/{id}", VISIBLE),
         (patch.clone(), "/api/tenants/{id}", WRITE),
         (get.clone(), "/api/tenants/{id}/schema", VISIBLE),
+        (get.clone(), "/api/tenants/{id}/export", VISIBLE),
         (post.clone(), "/api/tenants/{id}/suspend", WRITE),
         (post.clone(), "/api/tenants/{id}/resume", WRITE),
         (delete.clone(), "/api/tenants/{id}", DELETE),

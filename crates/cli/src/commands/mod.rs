@@ -6,13 +6,16 @@ mod config;
 mod deletion;
 mod doctor;
 mod down;
+mod exec;
 mod init;
 mod lanes;
 mod migrate;
+mod psql;
 mod serve;
 mod status;
 mod tenant;
 mod token;
+mod transfer;
 mod up;
 
 use std::path::{Path, PathBuf};

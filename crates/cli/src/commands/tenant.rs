@@ -9,7 +9,7 @@ use tenantry_db::models::page::Page;
 use tenantry_db::models::tenants::{self, Status, Tenant as Row, TenantFilter};
 use tenantry_db::{AdminDb, Config, Error, ReaderDb, TenantRef};
 
-use super::{actor, certificate, deletion};
+use super::{actor, certificate, deletion, exec, psql, transfer};
 use crate::args::{Common, Format, Tenant, TenantCreate, TenantList};
 use crate::exit::Exit;
 use crate::steps::Step;
@@ -32,6 +32,10 @@ pub(super) async fn run(common: &Common, command: &Tenant) -> anyhow::Result<Exi
         Tenant::Certificate(args) => return certificate::run(common, &config, args).await,
         Tenant::Hold { tenant } => deletion::hold(common, &config, tenant, true).await?,
         Tenant::Unhold { tenant } => deletion::hold(common, &config, tenant, false).await?,
+        Tenant::Export(args) => transfer::export(common, &config, args).await?,
+        Tenant::Import(args) => transfer::import(common, &config, args).await?,
+        Tenant::Exec(args) => return exec::run(common, &config, args).await,
+        Tenant::Psql(args) => return psql::run(&config, args).await,
     }
     Ok(Exit::Done)
 }

@@ -9,6 +9,7 @@ mod kill;
 mod lifecycle;
 mod migrate;
 mod migrate_lint;
+mod operating;
 mod program;
 mod ready_pool;
 mod reference;

@@ -5,6 +5,7 @@
 //! value came from, and the nearest existing name; it never prints a secret.
 
 mod erasure;
+mod export;
 mod layers;
 mod read;
 mod show;
@@ -20,6 +21,7 @@ use crate::roles::RolePrefix;
 use crate::secret::{LaneSecret, Secret};
 
 pub use erasure::{Erasure, parse_retention};
+pub use export::{Export, OmittedColumn};
 pub use layers::{DEFAULTS, Layers};
 pub use read::Reader;
 
@@ -40,6 +42,8 @@ pub struct Config {
     pub erasure: Erasure,
     /// How the audit log is protected.
     pub audit: Audit,
+    /// How tenants' data is handed over.
+    pub export: Export,
     /// How tenants are looked up.
     pub directory: Directory,
     /// Where migrations come from, and their limits.

@@ -10,7 +10,8 @@ use toml::Value;
 
 use super::erasure::parse_retention;
 use super::{
-    Audit, Config, Database, Directory, Erasure, Init, Lanes, Layers, Migrations, Tenants, Tier,
+    Audit, Config, Database, Directory, Erasure, Export, Init, Lanes, Layers, Migrations, Tenants,
+    Tier,
 };
 use crate::error::Error;
 use crate::ids::LaneId;
@@ -41,6 +42,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, Error> {
         kept_tables: reader.list("erasure.kept_tables"),
     };
     let audit = Audit { anchor_every: reader.duration("audit.anchor_every") };
+    let export = Export::read(&mut reader);
     let directory = Directory {
         ttl: reader.duration("directory.ttl"),
         unannounced_ttl: reader.duration("directory.unannounced_ttl"),
@@ -64,6 +66,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, Error> {
             tenants,
             erasure,
             audit,
+            export,
             directory,
             migrations,
             init,

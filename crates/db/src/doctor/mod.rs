@@ -9,6 +9,7 @@ mod pooler;
 mod purges;
 mod ready_pool;
 mod roles;
+mod shells;
 
 use serde::Serialize;
 

@@ -161,7 +161,7 @@ fn hardening(config: &Config, database: &str) -> Vec<Step> {
             "who may connect, and no temporary tables",
             format!(
                 "REVOKE ALL ON DATABASE {database} FROM PUBLIC;
-                 GRANT CONNECT ON DATABASE {database} TO {admin}, {reader}, {}",
+                 GRANT CONNECT ON DATABASE {database} TO {admin}, {reader}, {group}, {}",
                 lanes.join(", ")
             ),
         ),

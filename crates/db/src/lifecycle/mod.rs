@@ -8,6 +8,7 @@ mod purge;
 mod ready_pool;
 mod relocate;
 mod suspend;
+mod transfer;
 mod update;
 mod values;
 
@@ -25,5 +26,10 @@ pub use purge::{
 };
 pub use ready_pool::{fill_ready_pool, keep_ready_pool};
 pub use relocate::{Relocated, resize_lanes};
+pub(crate) use suspend::limit_waiting;
 pub use suspend::{resume_tenant, suspend_tenant, suspend_tenant_now};
+pub use transfer::{
+    Archive, Export, ExportOptions, ExportedTable, ExportedTenant, ImportAs, Imported, Manifest,
+    TransferError, TransferProgress, import_tenant,
+};
 pub use update::{TenantChange, UpdatedTenant, update_tenant};

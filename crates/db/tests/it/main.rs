@@ -14,6 +14,7 @@ mod leaks;
 mod migrate;
 mod models;
 mod moving;
+mod operating;
 mod pooler;
 mod provisioning;
 mod purging;
@@ -24,6 +25,7 @@ mod rights;
 mod sealing;
 mod suspension;
 mod tenant_db;
+mod transfer;
 mod verify;
 
 use tokio_postgres::Client;

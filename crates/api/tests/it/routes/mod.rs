@@ -6,6 +6,7 @@ mod deletion;
 mod health;
 mod reference;
 mod sign_ups;
+mod tenant_export;
 mod tenant_update;
 mod tenants;
 mod users;
