@@ -208,7 +208,7 @@ async fn killed_at_any_step_the_next_call_does_the_rest() {
         match reapply(&db).await {
             Ok(report) => assert!(!report.failed.is_empty(), "{arm}: not met"),
             Err(error) => {
-                assert_eq!(error.kind(), tenantry_db::ErrorKind::Unavailable, "{error:?}")
+                assert_eq!(error.kind(), tenantry_db::ErrorKind::Unavailable, "{error:?}");
             }
         }
         superuser.batch_execute(&format!("DROP TRIGGER hook ON public.{table}")).await.unwrap();

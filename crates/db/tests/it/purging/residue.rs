@@ -241,11 +241,6 @@ async fn the_look_finds_tables_whatever_the_column_is_called() {
 /// In one directory of a database lie the files of its tables.
 async fn files_hold(superuser: &Client, canary: &str) -> Vec<String> {
     superuser.batch_execute("CHECKPOINT").await.unwrap();
-    // A hint for whoever reads a failure: of which tables they are.
-    let of = format!(
-        "SELECT starelid::regclass || '.' || staattnum FROM pg_statistic s WHERE s::text LIKE '%{canary}%'"
-    );
-    println!("{canary} in the statistics of {:?}", texts(superuser, &of).await);
     let query = format!(
         "SELECT c.relname::text FROM pg_class c
          WHERE c.relname IN ('pg_statistic', 'pg_statistic_ext_data')
