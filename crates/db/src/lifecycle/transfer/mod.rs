@@ -9,6 +9,7 @@ mod import;
 mod load;
 mod manifest;
 mod shape;
+mod snapshot;
 mod tally;
 mod zip_in;
 mod zip_out;
