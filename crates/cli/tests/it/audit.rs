@@ -89,7 +89,7 @@ async fn a_run_of_migrations_and_a_change_of_lanes_are_entries() {
 }
 
 /// The most memory that the program ever had, in KiB, and how it ended.
-fn peak_kib(dir: &std::path::Path) -> (u64, i32) {
+async fn peak_kib(dir: &std::path::Path) -> (u64, i32) {
     let mut child = tenantry(dir)
         .args(["audit", "verify"])
         .stdout(Stdio::null())
@@ -106,7 +106,7 @@ fn peak_kib(dir: &std::path::Path) -> (u64, i32) {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let now = line.and_then(|line| line.trim().split(' ').next()?.parse().ok());
         peak = now.unwrap_or(peak);
-        std::thread::sleep(Duration::from_millis(2));
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
@@ -129,10 +129,10 @@ async fn a_long_log_takes_no_more_memory_than_a_short_one() {
         seal_entries(&db.admin).await.unwrap();
     };
     write(2000).await;
-    let (short, code) = peak_kib(dir.path());
+    let (short, code) = peak_kib(dir.path()).await;
     assert_eq!(code, 0);
     write(ENTRIES).await;
-    let (long, code) = peak_kib(dir.path());
+    let (long, code) = peak_kib(dir.path()).await;
     assert_eq!(code, 0);
     assert!(short > 0 && long < short + MORE_KIB, "{long} KiB instead of {short} KiB");
 }
