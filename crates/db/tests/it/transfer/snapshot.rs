@@ -149,6 +149,18 @@ async fn an_export_that_is_dropped_or_not_taken_lets_go_at_once() {
     writing.abort();
     until_nobody_exports(&db).await;
     drop(let_go);
+    // Told when a session ends: nobody has read on to the last row.
+    let read = format!(
+        "SELECT coalesce(seq_tup_read, 0)::text FROM pg_stat_user_tables
+         WHERE schemaname = '{}' AND relname = 'content'",
+        acme.schema()
+    );
+    let mut seen = 0;
+    while seen == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        seen = texts(&superuser, &read).await[0].parse().unwrap();
+    }
+    assert!(seen < 3000, "{seen} rows were read for nobody");
 
     let (let_go, gate) = mpsc::channel::<()>();
     let opened = Export::open(&db.admin, &db.config, acme.id, OPTIONS, &db.actor()).await.unwrap();
