@@ -2,7 +2,7 @@
 //! installation and a future that says when to stop, and survives its own failures.
 
 use tenantry_db::models::idempotency;
-use tenantry_db::{Installation, lifecycle};
+use tenantry_db::{Installation, audit, lifecycle, operate};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -23,6 +23,12 @@ impl Background {
         background.jobs.spawn(idempotency::keep_forgetting(installation(), stop));
         let stop = background.stop();
         background.jobs.spawn(lifecycle::run_due_purges(installation(), stop));
+        let stop = background.stop();
+        background.jobs.spawn(audit::keep_sealing(installation(), stop));
+        let stop = background.stop();
+        background.jobs.spawn(audit::keep_anchoring(installation(), stop));
+        let stop = background.stop();
+        background.jobs.spawn(operate::keep_sweeping_shells(installation(), stop));
         background
     }
 

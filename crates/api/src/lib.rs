@@ -11,6 +11,7 @@ mod backups;
 mod body;
 mod config;
 mod cursor;
+mod exports;
 mod fields;
 mod headers;
 mod metrics;
@@ -24,7 +25,7 @@ mod state;
 use std::future::Future;
 
 use axum::Router;
-use tenantry_db::{Error, Installation};
+use tenantry_db::{Error, ErrorKind, Installation};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -38,7 +39,9 @@ pub use state::ApiState;
 /// finish within `http.shutdown_grace`.
 ///
 /// # Errors
-/// [`Error::Config`] if no source of keys for tokens is set.
+/// [`Error::Config`] if no source of keys for tokens is set;
+/// [`ErasureError::ErasedBefore`](tenantry_db::lifecycle::ErasureError::ErasedBefore) on a database that was
+/// restored without applying the erasure ledger again.
 pub async fn serve(
     listener: TcpListener,
     installation: Installation,
@@ -47,6 +50,11 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let http = settings.http.clone();
     let state = ApiState::new(installation, settings)?;
+    // A database that does not answer yet is looked at before the first lookup.
+    match state.installation().require_erased_stay_erased().await {
+        Err(error) if error.kind() == ErrorKind::Refused => return Err(error),
+        _ => {}
+    }
     let directory = state.installation().directory().clone();
     // Ended when this is dropped.
     let mut beside = JoinSet::new();

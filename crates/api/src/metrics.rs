@@ -12,10 +12,15 @@ use axum::http::{Method, StatusCode};
 use metrics::{counter, gauge, histogram, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tenantry_db::doctor::Outcome;
+use tenantry_db::lifecycle::ErasureCounts;
 
 const REQUESTS: &str = "tenantry_http_requests_total";
 const DURATION: &str = "tenantry_http_request_duration_seconds";
 const UNDER_WAY: &str = "tenantry_http_requests_under_way";
+const PURGES_BEGUN: &str = "tenantry_purges_begun";
+const PURGES_FINISHED: &str = "tenantry_purges_finished";
+const PURGES_FAILING: &str = "tenantry_purges_failing";
+const CERTIFICATES_INCOMPLETE: &str = "tenantry_certificates_incomplete";
 const CONNECTIONS: &str = "tenantry_http_connections";
 const BACKUP_CHECK: &str = "tenantry_backup_check";
 
@@ -48,6 +53,13 @@ impl Metrics {
             metrics::describe_gauge!(
                 BACKUP_CHECK,
                 "How a check of the backups ended: 0 well, 1 a warning, 2 an alarm"
+            );
+            metrics::describe_gauge!(PURGES_BEGUN, "Purges of the installation that began");
+            metrics::describe_gauge!(PURGES_FINISHED, "Purges that came to their end");
+            metrics::describe_gauge!(PURGES_FAILING, "Purges whose last try failed");
+            metrics::describe_gauge!(
+                CERTIFICATES_INCOMPLETE,
+                "Erasure certificates that are incomplete"
             );
         });
         Self { recorder }
@@ -99,6 +111,24 @@ impl Metrics {
         };
         let check = check.to_owned();
         with_local_recorder(&*self.recorder, || gauge!(BACKUP_CHECK, "check" => check).set(number));
+    }
+
+    /// Of the whole installation, so each service shows the same.
+    pub(crate) fn erasures(&self, counts: ErasureCounts) {
+        with_local_recorder(&*self.recorder, || {
+            for (name, count) in [
+                (PURGES_BEGUN, counts.begun),
+                (PURGES_FINISHED, counts.finished),
+                (PURGES_FAILING, counts.failing),
+                (CERTIFICATES_INCOMPLETE, counts.incomplete),
+            ] {
+                #[expect(
+                    clippy::cast_precision_loss,
+                    reason = "far below what a double can't hold"
+                )]
+                gauge!(name).set(count as f64);
+            }
+        });
     }
 
     /// In Prometheus' text format.

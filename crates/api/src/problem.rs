@@ -12,7 +12,7 @@ use std::sync::Arc;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tenantry_db::lifecycle::ErasureError;
+use tenantry_db::lifecycle::{ErasureError, TransferError};
 use tenantry_db::models::tenants::Status;
 use tenantry_db::{Error, ErrorKind};
 
@@ -213,6 +213,7 @@ fn of_error(error: &Error) -> Problem {
             Problem::new(Code::InvalidState, format!("the tenant is {status}"))
         }
         Error::Erasure(error) => of_erasure(error),
+        Error::Transfer(error) => of_transfer(error),
         Error::ChangedMeanwhile(_) => Problem::new(Code::PreconditionFailed, CHANGED),
         Error::IdempotencyMismatch => Problem::new(Code::IdempotencyMismatch, OTHER_BODY),
         Error::IdempotencyInProgress => Problem::new(Code::IdempotencyInProgress, UNDER_WAY),
@@ -243,14 +244,34 @@ fn of_error(error: &Error) -> Problem {
             | ErrorKind::Internal => internal(),
         },
         Error::Config { .. }
+        | Error::Audit(_)
         | Error::Name(_)
         | Error::TenantExists(_)
         | Error::StillReachable { .. }
         | Error::SchemaMissing(_)
         | Error::Migration(_)
         | Error::ForbiddenStatement { .. }
+        | Error::RefusedStatement { .. }
         | Error::RowCount { .. }
         | Error::TransactionFailed => internal(),
+    }
+}
+
+fn of_transfer(error: &TransferError) -> Problem {
+    match error {
+        // What has begun to be sent breaks off instead, and archives are not taken in over HTTP.
+        TransferError::Unexportable { .. }
+        | TransferError::Output(_)
+        | TransferError::TimeLimit { .. }
+        | TransferError::Input { .. }
+        | TransferError::Damaged { .. }
+        | TransferError::Newer(_)
+        | TransferError::OtherMigrations(_)
+        | TransferError::OtherShape(_)
+        | TransferError::TooMuch { .. }
+        | TransferError::Rule(_) => {
+            Problem::new(Code::Internal, "the request's id helps to find out what it was")
+        }
     }
 }
 
@@ -266,6 +287,10 @@ fn of_erasure(error: &ErasureError) -> Problem {
                 format!("it can be restored{when}; `now` does not wait"),
             )
         }
+        ErasureError::ErasedBefore(_) => Problem::new(
+            Code::ErasureUnavailable,
+            "a restored database has tenants that were erased: nobody is served before they are gone again",
+        ),
         ErasureError::Ledger { .. }
         | ErasureError::LedgerLocked(_)
         | ErasureError::LedgerDamaged { .. }
@@ -278,6 +303,7 @@ fn of_erasure(error: &ErasureError) -> Problem {
         | ErasureError::UsedOutside { .. }
         | ErasureError::RoleUsed { .. }
         | ErasureError::Left { .. }
+        | ErasureError::StatisticsHeld(_)
         | ErasureError::OldControlFunctions => {
             Problem::new(Code::Internal, "the request's id helps to find out what it was")
         }

@@ -9,8 +9,10 @@ use tenantry_db::{Error, Installation};
 use crate::auth::Verifier;
 use crate::backups::Backups;
 use crate::config::{HttpSettings, Settings};
+use crate::exports::Exports;
 use crate::metrics::Metrics;
 use crate::routes::health::Readiness;
+use crate::routes::numbers::Erasures;
 
 /// The service's state. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -26,6 +28,8 @@ struct Inner {
     metrics: Metrics,
     readiness: Readiness,
     backups: Backups,
+    erasures: Erasures,
+    exports: Exports,
 }
 
 impl ApiState {
@@ -34,6 +38,7 @@ impl ApiState {
     /// # Errors
     /// [`Error::Config`] if no source of keys for tokens is set.
     pub fn new(installation: Installation, settings: Settings) -> Result<Self, Error> {
+        let exports = Exports::new(installation.config().export.at_once);
         let inner = Inner {
             installation,
             verifier: Verifier::new(&settings.auth)?,
@@ -41,6 +46,8 @@ impl ApiState {
             metrics: Metrics::new(),
             readiness: Readiness::default(),
             backups: Backups::new(settings.backups_checked_every),
+            erasures: Erasures::default(),
+            exports,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -74,6 +81,14 @@ impl ApiState {
 
     pub(crate) fn backups(&self) -> &Backups {
         &self.inner.backups
+    }
+
+    pub(crate) fn erasures(&self) -> &Erasures {
+        &self.inner.erasures
+    }
+
+    pub(crate) fn exports(&self) -> &Exports {
+        &self.inner.exports
     }
 
     pub(crate) fn readiness(&self) -> &Readiness {

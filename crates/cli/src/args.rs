@@ -3,6 +3,8 @@
 mod backup;
 mod deletion;
 mod migrate;
+mod operate;
+mod transfer;
 
 use std::path::PathBuf;
 
@@ -17,7 +19,9 @@ pub(crate) use self::migrate::{
     Migrate, MigrateCreate, MigrateLint, MigratePlan, MigrateRollback, MigrateRun, MigrateStatus,
     MigrateVerify, OnError, Pace, Set,
 };
-pub(crate) use deletion::{TenantDelete, TenantPurge};
+pub(crate) use deletion::{TenantCertificate, TenantDelete, TenantPurge};
+pub(crate) use operate::{TenantExec, TenantPsql};
+pub(crate) use transfer::{TenantExport, TenantImport};
 
 /// Every customer of a SaaS product in a PostgreSQL schema of their own.
 #[derive(Debug, Parser)]
@@ -79,6 +83,9 @@ pub(crate) enum Command {
     /// Issue tokens for the HTTP API
     #[command(subcommand)]
     Token(Token),
+    /// Show that nobody rewrote the audit log
+    #[command(subcommand)]
+    Audit(Audit),
     /// Check every server and say what is wrong and what to do
     Doctor,
     /// Check or show the configuration
@@ -188,6 +195,8 @@ pub(crate) enum Tenant {
     },
     /// Remove a deleted tenant for good, once its retention is over; goes on with a purge that stopped
     Purge(TenantPurge),
+    /// Show the certificate of a purge, after another look at what is still open; or check a filed one
+    Certificate(TenantCertificate),
     /// Set a legal hold: nobody can purge the tenant while it stands
     Hold {
         /// Id or subdomain
@@ -200,6 +209,14 @@ pub(crate) enum Tenant {
         #[arg(value_name = "T")]
         tenant: TenantRef,
     },
+    /// Write all of a tenant's data into one archive, from one snapshot
+    Export(TenantExport),
+    /// Make a new tenant of an archive: whole, or not at all
+    Import(TenantImport),
+    /// Run one statement in tenants, as each of them and with no more rights
+    Exec(TenantExec),
+    /// Open a psql shell that can't leave the tenant
+    Psql(TenantPsql),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -244,6 +261,13 @@ pub(crate) enum Lanes {
     },
     /// Print PgBouncer's `auth_file`: the passwords of all lanes
     Userlist,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Recompute every seal, compare with the heads anchored in `erasure.ledger_dir`, and check the erasure
+    /// ledger; names what is wrong, the first of it first; exit code 1 if anything is
+    Verify,
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::io::{IsTerminal as _, stderr};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use tenantry_db::lifecycle::TransferProgress;
 
 use crate::output::say;
 
@@ -58,11 +59,12 @@ impl Progress {
     const SAY_EVERY: Duration = Duration::from_secs(5);
 
     pub(crate) fn begin(doing: &'static str) -> Self {
+        Self::styled(doing, "{msg} {wide_bar} {pos}/{len} {per_sec:.0} {eta} left")
+    }
+
+    fn styled(doing: &'static str, template: &str) -> Self {
         let bar = stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template(
-                "{msg} {wide_bar} {pos}/{len} {per_sec:.0} {eta} left",
-            )
-            .expect("the template is right");
+            let style = ProgressStyle::with_template(template).expect("the template is right");
             ProgressBar::new(0).with_style(style).with_message(doing)
         });
         Self { bar, doing, said: Cell::new(Instant::now()) }
@@ -74,6 +76,18 @@ impl Progress {
             Some(bar) => bar.suspend(|| say(text)),
             None => say(text),
         }
+    }
+
+    /// As [`at`](Self::at), with words in the place of what is being done.
+    fn at_saying(&self, done: usize, all: usize, words: impl Fn() -> String) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{} {}", self.doing, words()));
+        } else if self.said.get().elapsed() >= Self::SAY_EVERY {
+            self.said.set(Instant::now());
+            say(&format!("{} {}, {done} of {all} tables done", self.doing, words()));
+            return;
+        }
+        self.at(done, all);
     }
 
     pub(crate) fn at(&self, done: usize, all: usize) {
@@ -92,5 +106,27 @@ impl Drop for Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// Tables that are copied, with the bytes so far: a bar on a terminal, a line now and then elsewhere.
+pub(crate) struct CopyProgress {
+    bar: Progress,
+    begun: Instant,
+}
+
+impl CopyProgress {
+    pub(crate) fn begin(doing: &'static str) -> Self {
+        Self {
+            bar: Progress::styled(doing, "{msg} {wide_bar} {pos}/{len} tables"),
+            begun: Instant::now(),
+        }
+    }
+
+    pub(crate) fn at(&self, at: &TransferProgress<'_>) {
+        let per_second = at.bytes as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
+        let (bytes, rate) = (HumanBytes(at.bytes), HumanBytes(per_second as u64));
+        self.bar
+            .at_saying(at.tables_done, at.tables, || format!("{}: {bytes}, {rate}/s", at.table));
     }
 }

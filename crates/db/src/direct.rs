@@ -26,6 +26,10 @@ pub struct AdminDb {
     pub(crate) roles: RolePrefix,
     pub(crate) limits: config::Migrations,
     pub(crate) settle_timeout: Duration,
+    /// How many replicas the configuration names.
+    pub(crate) replicas: usize,
+    /// Tables that may go on naming a purged tenant.
+    pub(crate) kept_tables: Vec<String>,
 }
 
 impl AdminDb {
@@ -44,11 +48,20 @@ impl AdminDb {
             roles: config.roles.clone(),
             limits: config.migrations.clone(),
             settle_timeout: config.lanes.settle_timeout,
+            replicas: config.database.replica_urls.len(),
+            kept_tables: config.erasure.kept_tables.clone(),
         })
     }
 
     pub(crate) async fn connection(&self) -> Result<Object, Error> {
         self.pool.connection().await
+    }
+
+    /// A session of its own, with the connection that somebody must drive.
+    pub(crate) async fn driven_session(
+        &self,
+    ) -> Result<(Client, Connection<Socket, NoTlsStream>), Error> {
+        open(&self.server, self.connect_timeout).await
     }
 
     /// A connection of its own, for what needs a session or many of them.

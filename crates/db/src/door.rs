@@ -6,6 +6,7 @@
 //! nobody thought of does not.
 
 use crate::error::Error;
+use crate::ids::excerpt;
 
 const ADMITTED: &[&str] =
     &["SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "WITH", "VALUES", "TABLE", "EXPLAIN"];
@@ -17,8 +18,18 @@ pub(crate) fn admit(sql: &'static str) -> Result<&'static str, Error> {
     if admitted { Ok(sql) } else { Err(Error::ForbiddenStatement { begins_with: word }) }
 }
 
+/// The same for a statement that an operator typed. The one way in for text that is not part of the
+/// program: it is for [`operate`](crate::operate) alone, which has the server make sure that it is one
+/// statement. No request of a client's may come here.
+pub(crate) fn admit_typed(sql: &str) -> Result<(), Error> {
+    let word = first_word(sql);
+    let admitted = ADMITTED.iter().any(|admitted| word.eq_ignore_ascii_case(admitted));
+    let refused = || Error::RefusedStatement { begins_with: excerpt(word) };
+    if admitted { Ok(()) } else { Err(refused()) }
+}
+
 /// The first word after white space, comments and opening brackets.
-fn first_word(sql: &'static str) -> &'static str {
+fn first_word(sql: &str) -> &str {
     let mut rest = sql;
     loop {
         rest = rest.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == '(');
@@ -34,7 +45,7 @@ fn first_word(sql: &'static str) -> &'static str {
 }
 
 /// PostgreSQL's block comments nest.
-fn after_block_comment(text: &'static str) -> &'static str {
+fn after_block_comment(text: &str) -> &str {
     let (mut depth, mut at) = (0_usize, 0);
     let bytes = text.as_bytes();
     while at < bytes.len() {
@@ -68,7 +79,7 @@ mod tests {
             "DELETE FROM users",
             "VALUES (1)",
         ] {
-            assert!(admit(sql).is_ok(), "{sql}");
+            assert!(admit(sql).is_ok() && admit_typed(sql).is_ok(), "{sql}");
         }
     }
 
@@ -106,7 +117,7 @@ mod tests {
             "SELECTED",
             "\u{a0}SELECT 1",
         ] {
-            assert!(admit(sql).is_err(), "{sql}");
+            assert!(admit(sql).is_err() && admit_typed(sql).is_err(), "{sql}");
         }
     }
 }

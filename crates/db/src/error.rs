@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tokio_postgres::error::SqlState;
 
+use crate::audit::AuditError;
 use crate::ids::{InvalidName, SchemaName, TenantRef};
-use crate::lifecycle::ErasureError;
+use crate::lifecycle::{ErasureError, TransferError};
 use crate::migrate::{MigrationError, SetKind};
 use crate::models::tenants::Status;
 
@@ -72,6 +73,12 @@ pub enum Error {
     /// A deletion or a purge was refused, or can't go on.
     #[error(transparent)]
     Erasure(#[from] ErasureError),
+    /// The audit log's head can't be anchored.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// An export or an import did not come to its end.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
     /// Migration files, or what the ledger says of them, do not fit together.
     #[error(transparent)]
     Migration(#[from] MigrationError),
@@ -125,6 +132,12 @@ pub enum Error {
     ForbiddenStatement {
         /// Its first word.
         begins_with: &'static str,
+    },
+    /// A statement that an operator may not run in a tenant.
+    #[error("a statement that begins with `{begins_with}` is not run in tenants")]
+    RefusedStatement {
+        /// How it begins.
+        begins_with: String,
     },
     /// A statement took longer than the tenant's tier allows.
     #[error("the statement took longer than its tier allows")]
@@ -213,6 +226,8 @@ impl Error {
                 ErrorKind::Conflict
             }
             Self::Erasure(error) => error.kind(),
+            Self::Audit(error) => error.kind(),
+            Self::Transfer(error) => error.kind(),
             Self::Migration(error) => error.kind(),
             Self::ChangedMeanwhile(_) => ErrorKind::Conflict,
             Self::IdempotencyMismatch => ErrorKind::Invalid,
@@ -231,6 +246,7 @@ impl Error {
                 ErrorKind::Internal
             }
             Self::InvalidState { .. } => ErrorKind::Conflict,
+            Self::RefusedStatement { .. } => ErrorKind::Refused,
             Self::StillReachable { .. } => ErrorKind::Refused,
             Self::Bind { source, .. } if server_is_away(source) => ErrorKind::Unavailable,
             Self::Bind { .. } => ErrorKind::Internal,
@@ -257,9 +273,15 @@ impl Error {
                 "find the grant (`\\drg` in psql shows memberships), revoke it as whoever made it, then try again"
             }
             Self::Erasure(error) => return error.hint(),
+            Self::Audit(error) => return error.hint(),
+            Self::Transfer(error) => return error.hint(),
             Self::LegalHold(_) => "`tenantry tenant unhold` lifts it",
             Self::Migration(error) => return error.hint(),
             Self::Shared(error) => return error.hint(),
+            Self::RefusedStatement { .. } => {
+                "one statement that reads or writes rows: SELECT, INSERT, UPDATE, DELETE, MERGE, WITH, VALUES, \
+                 TABLE or EXPLAIN; changes of tables belong in a migration"
+            }
             Self::Busy(_) => "wait for it to end, then try again",
             Self::Unavailable { .. } => {
                 "is it running? `tenantry up` starts servers for development, `tenantry doctor` checks all"

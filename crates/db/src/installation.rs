@@ -74,6 +74,16 @@ impl Installation {
         TenantDb::new(self.clone(), tenant)
     }
 
+    /// Makes sure that this database has nobody whom the erasure ledger names: a backup may have been
+    /// restored without applying the ledger again. Remembered, so that it costs nothing the next time.
+    /// Lookups of tenants do it by themselves; whoever makes tenants asks before.
+    ///
+    /// # Errors
+    /// [`crate::lifecycle::ErasureError::ErasedBefore`]; others if the database can't be asked.
+    pub async fn require_erased_stay_erased(&self) -> Result<(), Error> {
+        self.directory().require_erased_stay_erased().await
+    }
+
     /// Tries the way of a tenant's statements: its lane, the bind, the server. Takes none of its slots,
     /// so that a busy tenant neither hides an outage nor is made busier.
     ///

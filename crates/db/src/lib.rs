@@ -3,9 +3,11 @@
 //! It knows no HTTP and no command line. The rooms: [`Installation`] (what a
 //! service holds) and [`TenantDb`] (one tenant's database), [`bind`] (what ties a transaction to a
 //! tenant), [`config`] (what there is to set), [`init`] (roles and hardening), [`migrate`] (the two sets of migrations), [`lifecycle`] (what happens to
-//! a tenant), [`models`] (a row type and its queries for each table), [`doctor`] (is all as it
+//! a tenant), [`models`] (a row type and its queries for each table), [`operate`] (an operator in a
+//! tenant: statements and shells), [`audit`] (that the log was not rewritten), [`doctor`] (is all as it
 //! should be).
 
+pub mod audit;
 pub mod bind;
 pub mod config;
 pub mod doctor;
@@ -13,9 +15,11 @@ pub mod init;
 pub mod lifecycle;
 pub mod migrate;
 pub mod models;
+pub mod operate;
 pub mod pooler;
 
 mod background;
+mod chained_file;
 mod direct;
 mod directory;
 mod door;

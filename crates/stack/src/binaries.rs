@@ -76,6 +76,17 @@ impl Programs {
     }
 }
 
+/// One of PostgreSQL's client programs, such as `psql`: in `PATH`, else where the servers' programs are looked
+/// for, the newest version first.
+///
+/// # Errors
+/// [`Error::MissingBinary`] with what to install.
+pub async fn find_client_program(name: &str) -> Result<PathBuf> {
+    let places = usual_places().await;
+    let found = places.iter().map(|place| place.join(name)).find(|path| path.is_file());
+    found.ok_or_else(|| Error::MissingBinary { names: vec![name.to_owned()] })
+}
+
 fn missing(places: &[PathBuf], without_postgres: bool, pooler: Option<PathBuf>) -> Error {
     let is_nowhere = |name: &str| !places.iter().any(|place| place.join(name).is_file());
     let mut names: Vec<String> = Vec::new();

@@ -53,6 +53,7 @@ mod stack;
 mod tool;
 mod user;
 
+pub use binaries::find_client_program;
 pub use data_dir::{DataDir, canonical, resolve_data_dir};
 pub use error::{BusyPort, Error, Result};
 pub use options::{Durability, PoolerLogin, PoolerSettings, Ports, REPLICA_SUFFIX, StackOptions};

@@ -10,6 +10,7 @@ use tenantry_db::models::audit::Actor;
 use tenantry_db::{TenantId, TenantRef};
 
 use super::db::own_entry;
+use super::request_id::RequestId;
 use crate::auth::{Claims, Refusal, Role, Scope};
 use crate::body::PathId;
 use crate::problem::{Code, Problem};
@@ -76,16 +77,28 @@ impl Needed for TenantsDelete {
     const SCOPE: Scope = Scope::TenantsDelete;
 }
 
+/// `audit:read`.
+pub(crate) struct AuditRead;
+
+impl Needed for AuditRead {
+    const SCOPE: Scope = Scope::AuditRead;
+}
+
 /// A caller whose token has the scope.
 pub(crate) struct Platform<N> {
     claims: Claims,
+    request: Option<RequestId>,
     needed: PhantomData<N>,
 }
 
 impl<N> Platform<N> {
-    /// As the audit log names the caller.
+    /// As the audit log names the caller and the request.
     pub(crate) fn actor(&self) -> Actor {
-        Actor::new(format!("token:{}", self.claims.sub))
+        let actor = Actor::new(format!("token:{}", self.claims.sub));
+        match &self.request {
+            Some(id) => actor.in_request(id.as_str()),
+            None => actor,
+        }
     }
 
     /// Who the caller is, so that no other is taken for it: in two tenants, one subject may be two people.
@@ -101,7 +114,8 @@ impl<N: Needed> FromRequestParts<ApiState> for Platform<N> {
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
         let claims = claims(&parts.headers, state).await?;
         require(&claims, N::SCOPE)?;
-        Ok(Self { claims, needed: PhantomData })
+        let request = parts.extensions.get().cloned();
+        Ok(Self { claims, request, needed: PhantomData })
     }
 }
 
@@ -121,19 +135,39 @@ impl FromRequestParts<ApiState> for VisibleTenant {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
-        let claims = claims(&parts.headers, state).await?;
-        let PathId(id) = PathId::from_request_parts(parts, state).await?;
-        let id = TenantId::from(id);
-        tracing::Span::current().record("tenant.id", tracing::field::display(id));
-        if !claims.scope.grant(Scope::TenantsRead) {
-            match claims.tenant_id {
-                Some(own) if own != id => return Err(Problem::tenant_not_found()),
-                Some(_) if claims.role == Some(Role::Owner) => {
-                    own_entry(state, id).await?;
-                }
-                Some(_) | None => require(&claims, Scope::TenantsRead)?,
-            }
-        }
-        Ok(Self(TenantRef::Id(id)))
+        visible(parts, state).await.map(|(id, _)| Self(TenantRef::Id(id)))
     }
+}
+
+/// The tenant in the path, for whoever may look at it and therefore take its data along.
+pub(crate) struct Exporter {
+    pub(crate) tenant: TenantId,
+    /// As the audit log names the caller.
+    pub(crate) actor: Actor,
+}
+
+impl FromRequestParts<ApiState> for Exporter {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
+        let (tenant, claims) = visible(parts, state).await?;
+        Ok(Self { tenant, actor: Actor::new(format!("token:{}", claims.sub)) })
+    }
+}
+
+async fn visible(parts: &mut Parts, state: &ApiState) -> Result<(TenantId, Claims), Problem> {
+    let claims = claims(&parts.headers, state).await?;
+    let PathId(id) = PathId::from_request_parts(parts, state).await?;
+    let id = TenantId::from(id);
+    tracing::Span::current().record("tenant.id", tracing::field::display(id));
+    if !claims.scope.grant(Scope::TenantsRead) {
+        match claims.tenant_id {
+            Some(own) if own != id => return Err(Problem::tenant_not_found()),
+            Some(_) if claims.role == Some(Role::Owner) => {
+                own_entry(state, id).await?;
+            }
+            Some(_) | None => require(&claims, Scope::TenantsRead)?,
+        }
+    }
+    Ok((id, claims))
 }

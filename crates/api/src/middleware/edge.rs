@@ -66,10 +66,11 @@ pub(crate) fn around<S: Clone + Send + Sync + 'static>(routes: Router<S>, edge: 
         .layer(from_fn_with_state(edge, pass))
 }
 
-async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let _under_way = edge.metrics.under_way();
     let id = RequestId::of(request.headers());
+    request.extensions_mut().insert(id.clone());
     let method = request.method().clone();
     // The template, not the path: paths hold ids, and there is no end to them.
     let route = request.extensions().get::<MatchedPath>().cloned();

@@ -31,6 +31,7 @@ pub(crate) enum Code {
     IdempotencyMismatch,
     IdempotencyInProgress,
     TenantBusy,
+    ExportBusy,
     KeysUnavailable,
     DatabaseUnavailable,
     Internal,
@@ -97,6 +98,7 @@ impl Code {
                 ("idempotency_in_progress", S::CONFLICT, "The request is still under way")
             }
             Self::TenantBusy => ("tenant_busy", S::TOO_MANY_REQUESTS, "Too many requests at once"),
+            Self::ExportBusy => ("export_busy", S::TOO_MANY_REQUESTS, "Too many exports at once"),
             Self::KeysUnavailable => {
                 ("keys_unavailable", S::SERVICE_UNAVAILABLE, "Tokens can't be checked")
             }
@@ -119,6 +121,7 @@ impl Code {
     pub(super) fn retry_after_s(self) -> Option<u16> {
         match self {
             Self::TenantBusy | Self::IdempotencyInProgress => Some(1),
+            Self::ExportBusy => Some(30),
             Self::KeysUnavailable | Self::DatabaseUnavailable | Self::ErasureUnavailable => Some(5),
             _ => None,
         }

@@ -5,13 +5,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::Value;
 use tenantry_db::config::parse_retention;
-use tenantry_db::lifecycle::{self, Authority, Deletion, ErasureLedger};
+use tenantry_db::lifecycle::{self, Authority, Certificate, Deletion, ErasureLedger};
 use tenantry_db::{Subdomain, TenantId};
 
 use super::tenants::TenantJson;
 use crate::body::{MaybeJsonBody, PathId, Query};
 use crate::fields::{any_text, boolean};
-use crate::middleware::auth::{Platform, TenantsDelete, TenantsWrite};
+use crate::middleware::auth::{Platform, TenantsDelete, TenantsRead, TenantsWrite};
 use crate::problem::Problem;
 use crate::services;
 use crate::state::ApiState;
@@ -74,6 +74,16 @@ pub(super) async fn purge(
         caller.actor(),
     );
     Ok((StatusCode::ACCEPTED, Json(purging.await?.into())))
+}
+
+/// The proof of a purge, as it is at the moment: what is still open is looked at beside.
+pub(super) async fn certificate(
+    _: Platform<TenantsRead>,
+    State(state): State<ApiState>,
+    PathId(id): PathId,
+) -> Result<Json<Certificate>, Problem> {
+    let reader = state.installation().reader();
+    Ok(Json(lifecycle::get_certificate(reader, TenantId::from(id)).await?))
 }
 
 /// Whatever it is, it is compared with the tenant's own.

@@ -73,7 +73,10 @@ fn ready_body(warnings: &[FieldError]) -> Value {
 async fn database(installation: &Installation) -> Option<FieldError> {
     let public = &installation.migrations().public;
     match within(set_status(installation.reader(), public, "public")).await {
-        Ok(status) if status.pending.is_empty() => None,
+        Ok(status) if status.pending.is_empty() => {
+            let erased = within(installation.require_erased_stay_erased()).await;
+            erased.err().map(|()| reason("erasure", "tenants are back that were erased"))
+        }
         Ok(_) => Some(reason("migrations", "the public schema is older than this program")),
         Err(()) => Some(reason("database", "does not answer")),
     }

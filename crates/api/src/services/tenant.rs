@@ -15,6 +15,7 @@ pub(crate) async fn create_tenant(
     new: &NewTenant,
     actor: &Actor,
 ) -> Result<Tenant, Error> {
+    installation.require_erased_stay_erased().await?;
     let tenant =
         lifecycle::create_tenant(installation.admin(), installation.migrations(), new, actor)
             .await?;

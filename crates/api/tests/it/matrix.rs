@@ -47,6 +47,8 @@ const WRITE: Refusals =
 #[rustfmt::skip]
 const DELETE: Refusals =
     [MISSING, INVALID, INVALID, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, IN];
+/// The last of the platform's tokens has this scope as well.
+const AUDIT: Refusals = DELETE;
 #[rustfmt::skip]
 const VISIBLE: Refusals =
     [MISSING, INVALID, INVALID, IN, SCOPE, SCOPE, SCOPE, HIDDEN, HIDDEN, HIDDEN, IN, SCOPE, SCOPE];
@@ -59,11 +61,14 @@ fn rows() -> Vec<Row> {
         (get.clone(), "/api/tenants/{id}", VISIBLE),
         (patch.clone(), "/api/tenants/{id}", WRITE),
         (get.clone(), "/api/tenants/{id}/schema", VISIBLE),
+        (get.clone(), "/api/tenants/{id}/export", VISIBLE),
         (post.clone(), "/api/tenants/{id}/suspend", WRITE),
         (post.clone(), "/api/tenants/{id}/resume", WRITE),
         (delete.clone(), "/api/tenants/{id}", DELETE),
         (post.clone(), "/api/tenants/{id}/restore", WRITE),
         (post.clone(), "/api/tenants/{id}/purge", DELETE),
+        (get.clone(), "/api/audit", AUDIT),
+        (get.clone(), "/api/tenants/{id}/certificate", READ),
         (get.clone(), "/api/users", NOBODY_ELSE),
         (post.clone(), "/api/users", WRITERS),
         (get.clone(), "/api/users/{id}", NOBODY_ELSE),

@@ -318,13 +318,18 @@ async fn transaction(field: Arc<Field>, id: TenantId, panics: bool) {
     let _ = tx.commit().await;
 }
 
-/// Counts the lanes' server connections.
+/// Counts the lanes' server connections: those that two looks in a row find. One that PgBouncer closed
+/// is still there for a moment, while the one in its place has begun.
 async fn connections(field: Arc<Field>) {
     let superuser = field.db.superuser().await;
-    let count = "SELECT count(*) FROM pg_stat_activity WHERE usename LIKE 'shared_lane%'";
+    let pids = "SELECT array_agg(pid) FROM pg_stat_activity WHERE usename LIKE 'shared_lane%'";
+    let mut before: Vec<i32> = Vec::new();
     while field.goes_on() {
-        let now: i64 = superuser.query_typed_one(count, &[]).await.unwrap().get(0);
-        field.most_connections.fetch_max(now, Ordering::SeqCst);
+        let row = superuser.query_typed_one(pids, &[]).await.unwrap();
+        let now: Vec<i32> = row.get::<_, Option<_>>(0).unwrap_or_default();
+        let stayed = now.iter().filter(|pid| before.contains(pid)).count();
+        field.most_connections.fetch_max(stayed.try_into().unwrap(), Ordering::SeqCst);
+        before = now;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -8,6 +8,7 @@ use tenantry_db::{AdminDb, Config, ErrorKind, ReaderDb, TenantId, TenantRef};
 use super::actor;
 use super::tenant::print;
 use crate::args::{Common, TenantDelete, TenantPurge};
+use crate::exit::Exit;
 use crate::output::{self, say};
 use crate::steps::Step;
 
@@ -55,7 +56,8 @@ pub(super) async fn purge(
     config: &Config,
     args: &TenantPurge,
 ) -> anyhow::Result<()> {
-    let id = id(config, &args.tenant).await?;
+    let Some(tenant) = &args.tenant else { return Ok(()) };
+    let id = id(config, tenant).await?;
     let (admin, ledger) = (AdminDb::new(config)?, ErasureLedger::new(config)?);
     let authority = Authority::Confirmed { confirm: args.confirm.as_deref(), now: args.now };
     let report = lifecycle::purge_tenant(&admin, &ledger, id, authority, &actor(), |progress| {
@@ -63,7 +65,32 @@ pub(super) async fn purge(
     })
     .await?;
     rewrite_statistics(&admin).await?;
+    let certificate = lifecycle::refresh_certificate(&admin, id, &actor()).await?;
+    let state = if certificate.is_complete() { "complete" } else { "incomplete" };
+    say(&format!("its certificate is {state}: `tenantry tenant certificate {id}` shows it"));
     output::data(common.output, &report, text)
+}
+
+/// What a restore brought back and the erasure ledger names.
+pub(super) async fn purge_from_ledger(common: &Common, config: &Config) -> anyhow::Result<Exit> {
+    let (admin, ledger) = (AdminDb::new(config)?, ErasureLedger::new(config)?);
+    let report = lifecycle::reapply_ledger(&admin, &ledger, &actor(), |tenant, progress| {
+        say(&format!("{tenant}: {progress}"));
+    })
+    .await?;
+    if !report.purged.is_empty() {
+        rewrite_statistics(&admin).await?;
+        lifecycle::look_at_certificates(&admin, &actor()).await?;
+    }
+    output::data(common.output, &report, |report| {
+        let failed =
+            report.failed.iter().map(|(tenant, why)| format!("failed   {tenant}: {why}\n"));
+        let purged = report.purged.iter().map(|tenant| format!("purged   {tenant}\n"));
+        let counts =
+            format!("entries  {}\nnothing to do for {}\n", report.entries, report.nothing_to_do);
+        std::iter::once(counts).chain(purged).chain(failed).collect()
+    })?;
+    Ok(if report.failed.is_empty() { Exit::Done } else { Exit::Partly })
 }
 
 /// The tenant is gone already: what keeps its last traces in place is no failure of the purge.

@@ -1,17 +1,22 @@
 //! One file for each command.
 
+mod audit;
+mod certificate;
 mod backup;
 mod config;
 mod deletion;
 mod doctor;
 mod down;
+mod exec;
 mod init;
 mod lanes;
 mod migrate;
+mod psql;
 mod serve;
 mod status;
 mod tenant;
 mod token;
+mod transfer;
 mod up;
 
 use std::path::{Path, PathBuf};
@@ -34,6 +39,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Lanes(lanes) => lanes::run(&common, &lanes).await,
         Command::Backup(backup) => backup::run(&common, &backup).await,
         Command::Token(token) => token::run(&common, &token).await,
+        Command::Audit(audit) => audit::run(&common, &audit).await,
         Command::Doctor => doctor::run(&common).await,
         Command::Config(config) => config::run(&common, &config),
     }

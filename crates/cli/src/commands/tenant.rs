@@ -9,7 +9,7 @@ use tenantry_db::models::page::Page;
 use tenantry_db::models::tenants::{self, Status, Tenant as Row, TenantFilter};
 use tenantry_db::{AdminDb, Config, Error, ReaderDb, TenantRef};
 
-use super::{actor, deletion};
+use super::{actor, certificate, deletion, exec, psql, transfer};
 use crate::args::{Common, Format, Tenant, TenantCreate, TenantList};
 use crate::exit::Exit;
 use crate::steps::Step;
@@ -25,9 +25,17 @@ pub(super) async fn run(common: &Common, command: &Tenant) -> anyhow::Result<Exi
         Tenant::Resume { tenant } => resume(common, &config, tenant).await?,
         Tenant::Delete(args) => deletion::delete(common, &config, args).await?,
         Tenant::Restore { tenant } => deletion::restore(common, &config, tenant).await?,
+        Tenant::Purge(args) if args.from_ledger => {
+            return deletion::purge_from_ledger(common, &config).await;
+        }
         Tenant::Purge(args) => deletion::purge(common, &config, args).await?,
+        Tenant::Certificate(args) => return certificate::run(common, &config, args).await,
         Tenant::Hold { tenant } => deletion::hold(common, &config, tenant, true).await?,
         Tenant::Unhold { tenant } => deletion::hold(common, &config, tenant, false).await?,
+        Tenant::Export(args) => transfer::export(common, &config, args).await?,
+        Tenant::Import(args) => transfer::import(common, &config, args).await?,
+        Tenant::Exec(args) => return exec::run(common, &config, args).await,
+        Tenant::Psql(args) => return psql::run(&config, args).await,
     }
     Ok(Exit::Done)
 }

@@ -75,12 +75,17 @@ async fn a_tenant_is_deleted_restored_held_and_purged() {
 }
 
 /// Each with what arms and what disarms it.
-fn stops() -> [(String, String); 9] {
+fn stops() -> [(String, String); 11] {
     let row = |condition: &str| {
-        let table = if condition.contains("status") { "tenants" } else { "purges" };
+        let table = match condition {
+            _ if condition.contains("id IS NOT NULL") => "certificates",
+            _ if condition.contains("status") => "tenants",
+            _ => "purges",
+        };
+        let event = if table == "certificates" { "INSERT OR UPDATE" } else { "UPDATE" };
         (
             format!(
-                "CREATE TRIGGER stop AFTER UPDATE ON public.{table} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION public.stop()"
+                "CREATE TRIGGER stop AFTER {event} ON public.{table} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION public.stop()"
             ),
             format!("DROP TRIGGER stop ON public.{table}"),
         )
@@ -103,6 +108,8 @@ fn stops() -> [(String, String); 9] {
         row("NEW.step = 'emptied'"),
         row("NEW.step = 'role_dropped'"),
         row("NEW.status = 'purged'"),
+        row("NEW.id IS NOT NULL"),
+        row("NEW.id IS NOT NULL AND NEW.status = 'complete'"),
     ]
 }
 
@@ -158,7 +165,17 @@ async fn a_purge_that_is_killed_anywhere_is_finished_by_the_next_one() {
     assert_eq!(text(&observer, left).await, "0");
     let entries = db.ledger().entries().unwrap();
     let ids: std::collections::BTreeSet<_> = entries.iter().map(|e| e.tenant_id).collect();
-    assert_eq!((entries.len(), ids.len()), (9, 9));
+    assert_eq!((entries.len(), ids.len()), (11, 11));
+    let certificates =
+        "SELECT concat_ws(' ', count(*), count(DISTINCT c.id)) FROM public.certificates c
+                        JOIN public.purges p USING (tenant_id) WHERE p.finished_at IS NOT NULL";
+    assert_eq!(text(&observer, certificates).await, "11 11", "one for each");
+    for id in ids {
+        let shown =
+            run(dir.path(), &["tenant", "certificate", &id.to_string(), "--output", "json"]);
+        assert_eq!(shown.code, 0, "{}", shown.stderr);
+    }
+    assert_eq!(text(&observer, certificates).await, "11 11", "and no more by asking");
 }
 
 /// The entry can't be written, though all looked well: the purge is taken back.
@@ -196,4 +213,89 @@ async fn where_the_ledger_has_no_room_nothing_happens() {
         "tenant.created tenant.deleted tenant.purge_begun tenant.purge_withdrawn"
     );
     assert_eq!(run(dir.path(), &["tenant", "restore", "acme"]).code, 0);
+}
+
+#[tokio::test]
+async fn a_purge_ends_with_a_certificate_that_can_be_filed_and_checked() {
+    let db = TestDatabase::new().await;
+    let acme = db.tenant("acme").await;
+    let id = acme.id.to_string();
+    let dir = installation(&db);
+    let early = run(dir.path(), &["tenant", "certificate", "acme"]);
+    assert_eq!(early.code, 4, "{}", early.stderr);
+    assert!(early.stderr.contains("is active, so it can't be certified"), "{}", early.stderr);
+    let nobody = "00000000-0000-4000-8000-000000000000";
+    assert_eq!(run(dir.path(), &["tenant", "certificate", nobody]).code, 6);
+    assert_eq!(run(dir.path(), &["tenant", "certificate"]).code, 2);
+    run(dir.path(), &["tenant", "delete", "acme", "--confirm", "acme", "--retention", "0s"]);
+    let purged = run(dir.path(), &["tenant", "purge", "acme", "--confirm", "acme"]);
+    let says =
+        format!("its certificate is complete: `tenantry tenant certificate {id}` shows it\n");
+    assert!(purged.code == 0 && purged.stderr.contains(&says), "{}", purged.stderr);
+    let text = run(dir.path(), &["tenant", "certificate", &id]);
+    assert!(text.stdout.starts_with("ERASURE CERTIFICATE "), "{}", text.stdout);
+    for words in [
+        "status          complete",
+        "SELECT count(*) FROM pg_catalog.pg_class WHERE",
+        "SHA-256 of the document",
+    ] {
+        assert!(text.stdout.contains(words), "{words}: {}", text.stdout);
+    }
+    let json = run(dir.path(), &["tenant", "certificate", &id, "--output", "json"]);
+    assert_eq!(json.json()["status"], "complete");
+    let file = dir.path().join("filed.json");
+    let path = file.to_str().unwrap();
+    std::fs::write(&file, &json.stdout).unwrap();
+    let good = run(dir.path(), &["tenant", "certificate", "--check", path]);
+    assert_eq!((good.code, good.stdout.matches("holds").count()), (0, 3), "{}", good.stdout);
+    // The same digest by other people's tools, as the documents say, where they are installed.
+    let jq = format!("jq -cSj 'del(.sha256)' '{path}' | sha256sum");
+    let digest = ended(Command::new("sh").args(["-c", &jq]).output().unwrap());
+    if Command::new("jq").arg("--version").output().is_ok() {
+        assert!(
+            digest.stdout.starts_with(json.json()["sha256"].as_str().unwrap()),
+            "{}",
+            digest.stdout
+        );
+    }
+    std::fs::write(&file, json.stdout.replace("cli:", "cli:x")).unwrap();
+    let bad = run(dir.path(), &["tenant", "certificate", "--check", path]);
+    assert!(bad.code == 4 && bad.stdout.contains("BROKEN"), "{}", bad.stdout);
+    std::fs::write(&file, "no JSON").unwrap();
+    let bad = run(dir.path(), &["tenant", "certificate", "--check", path]);
+    assert!(bad.code == 2 && bad.stderr.contains("is no certificate in JSON"), "{}", bad.stderr);
+}
+
+#[tokio::test]
+async fn what_a_restore_brought_back_is_purged_from_the_ledger() {
+    let db = TestDatabase::new().await;
+    let (acme, globex) = (db.tenant("acme").await, db.tenant("globex").await);
+    let dir = installation(&db);
+    db.purge(&acme).await;
+    let superuser = db.superuser().await;
+    let back = format!(
+        "UPDATE public.tenants SET status = 'active', subdomain = 'acme', name = 'Acme', deleted_at = NULL,
+                purge_after = NULL, purged_at = NULL WHERE id = '{}'",
+        acme.id
+    );
+    superuser.batch_execute(&back).await.unwrap();
+    let mut serve = tenantry(dir.path());
+    serve
+        .args(["serve", "--http-port", "0"])
+        .env("TENANTRY_AUTH__SECRET", "0123456789abcdef".repeat(2));
+    let refused = ended(serve.output().unwrap());
+    assert_eq!(refused.code, 4, "{}", refused.stderr);
+    for words in [acme.id.to_string().as_str(), "hint: a backup was restored", "--from-ledger"] {
+        assert!(refused.stderr.contains(words), "{words}: {}", refused.stderr);
+    }
+    let doctor = run(dir.path(), &["doctor"]);
+    assert!(doctor.stdout.contains("of this database's tenants were erased"), "{}", doctor.stdout);
+    assert_eq!(run(dir.path(), &["tenant", "purge", "acme", "--from-ledger"]).code, 2);
+    let again = ["tenant", "purge", "--from-ledger", "--output", "json"];
+    let done = run(dir.path(), &again);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert_eq!(done.json()["purged"], serde_json::json!([acme.id]));
+    assert_eq!(run(dir.path(), &again).json()["nothing_to_do"], 1);
+    let status = format!("SELECT status FROM public.tenants WHERE id = '{}'", globex.id);
+    assert_eq!(text(&superuser, &status).await, "active");
 }

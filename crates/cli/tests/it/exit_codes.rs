@@ -66,7 +66,7 @@ async fn each_kind_of_failure_has_its_code() {
             "error: there is no tenant `nobody`\nhint: ",
         ),
         (run(dir.path(), &["migrate", "run", "--tenant", "nobody"]), 6, "there is no tenant"),
-        (run(dir.path(), &["migrate", "run", "--to", "9"]), 2, "has no version 9"),
+        (run(dir.path(), &["migrate", "run", "--to", "99"]), 2, "has no version 99"),
         (run(dir.path(), &["tenant", "create"]), 2, "--name"),
         (run(dir.path(), &["frobnicate"]), 2, "unrecognized subcommand"),
         (

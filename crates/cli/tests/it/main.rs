@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
+mod audit;
 mod backup;
 mod deletion;
 mod exit_codes;
@@ -9,6 +10,7 @@ mod kill;
 mod lifecycle;
 mod migrate;
 mod migrate_lint;
+mod operating;
 mod program;
 mod ready_pool;
 mod reference;

@@ -12,3 +12,5 @@ INSERT INTO migration_failures (run, schema_name, message, attempts)
 SELECT id, 'public', 'seed', 1 FROM migration_runs LIMIT 1;
 INSERT INTO migration_progress (schema_name, version, direction, token_checksum)
 VALUES ('public', 1, 'up', decode(repeat('00', 32), 'hex'));
+INSERT INTO certificates (tenant_id, id, document, sha256)
+SELECT tenant_id, gen_random_uuid(), '{}', decode(repeat('00', 32), 'hex') FROM purges LIMIT 1;

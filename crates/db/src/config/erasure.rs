@@ -16,6 +16,8 @@ pub struct Erasure {
     pub check_every: Duration,
     /// How many purges the service begins within an hour.
     pub max_per_hour: u16,
+    /// Tables of one's own, as `schema.table`, whose rows may go on naming a tenant that was purged.
+    pub kept_tables: Vec<String>,
 }
 
 impl Config {

@@ -5,6 +5,7 @@
 //! value came from, and the nearest existing name; it never prints a secret.
 
 mod erasure;
+mod export;
 mod layers;
 mod read;
 mod show;
@@ -20,6 +21,7 @@ use crate::roles::RolePrefix;
 use crate::secret::{LaneSecret, Secret};
 
 pub use erasure::{Erasure, parse_retention};
+pub use export::{Export, OmittedColumn};
 pub use layers::{DEFAULTS, Layers};
 pub use read::Reader;
 
@@ -38,6 +40,10 @@ pub struct Config {
     pub tenants: Tenants,
     /// How tenants are purged.
     pub erasure: Erasure,
+    /// How the audit log is protected.
+    pub audit: Audit,
+    /// How tenants' data is handed over.
+    pub export: Export,
     /// How tenants are looked up.
     pub directory: Directory,
     /// Where migrations come from, and their limits.
@@ -91,6 +97,13 @@ pub struct Tier {
     pub idle_timeout: Duration,
     /// How long a deleted tenant can be restored, where the tier says so.
     pub retention: Option<Duration>,
+}
+
+/// How the audit log is protected.
+#[derive(Debug, Clone, Copy)]
+pub struct Audit {
+    /// How often the chain's head is written to the file outside the database, while it moves.
+    pub anchor_every: Duration,
 }
 
 /// How tenants are looked up.

@@ -9,7 +9,10 @@ use jiff::SignedDuration;
 use toml::Value;
 
 use super::erasure::parse_retention;
-use super::{Config, Database, Directory, Erasure, Init, Lanes, Layers, Migrations, Tenants, Tier};
+use super::{
+    Audit, Config, Database, Directory, Erasure, Export, Init, Lanes, Layers, Migrations, Tenants,
+    Tier,
+};
 use crate::error::Error;
 use crate::ids::LaneId;
 use crate::migrate::Portion;
@@ -36,7 +39,10 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, Error> {
         ledger_dir: reader.path("erasure.ledger_dir"),
         check_every: reader.duration("erasure.check_every"),
         max_per_hour: reader.integer("erasure.max_per_hour", 1..=10_000),
+        kept_tables: reader.list("erasure.kept_tables"),
     };
+    let audit = Audit { anchor_every: reader.duration("audit.anchor_every") };
+    let export = Export::read(&mut reader);
     let directory = Directory {
         ttl: reader.duration("directory.ttl"),
         unannounced_ttl: reader.duration("directory.unannounced_ttl"),
@@ -59,6 +65,8 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, Error> {
             tiers,
             tenants,
             erasure,
+            audit,
+            export,
             directory,
             migrations,
             init,

@@ -4,6 +4,7 @@
 //! at once cost one query, and the reader's few connections bound how many run at once. What can't be
 //! read is an error, never a default. A change is heard of through [`Directory::follow`].
 
+mod erased;
 mod follow;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use moka::Expiry;
 use moka::future::Cache;
 
+use self::erased::ErasureGate;
 use crate::bind;
 use crate::config::{Config, Tier};
 use crate::direct::ReaderDb;
@@ -52,6 +54,7 @@ pub struct Directory {
     config: Arc<Config>,
     slots: Arc<Slots>,
     news: Arc<News>,
+    gate: Arc<ErasureGate>,
 }
 
 /// What is known of changes.
@@ -85,7 +88,8 @@ impl Directory {
             .max_capacity(config.directory.max_entries.into())
             .expire_after(age)
             .build();
-        Self { cache, reader, config, slots: Arc::default(), news }
+        let gate = Arc::new(ErasureGate::new(&config));
+        Self { cache, reader, config, slots: Arc::default(), news, gate }
     }
 
     /// Hears of changes from PostgreSQL and forgets what they concern, until it is dropped: run it in a
@@ -136,6 +140,7 @@ impl Directory {
     /// Yields whether they were heard before.
     fn forget_all(&self, heard: bool) -> bool {
         let before = self.news.heard.swap(heard, Ordering::AcqRel);
+        self.gate.shut();
         self.news.changes.fetch_add(1, Ordering::AcqRel);
         self.cache.invalidate_all();
         before
@@ -171,6 +176,7 @@ impl Directory {
 
     async fn find_by(&self, key: TenantRef) -> Result<Option<Arc<TenantEntry>>, Error> {
         let read = async {
+            self.gate.pass(&self.reader).await?;
             let tenant = find_tenant(&self.reader, &key).await?;
             Ok(tenant.map(|tenant| Arc::new(self.entry(&tenant))))
         };
@@ -181,6 +187,11 @@ impl Directory {
             self.cache.invalidate(&key).await;
         }
         found
+    }
+
+    /// Nobody of this database was erased before, as far as the erasure ledger says.
+    pub(crate) async fn require_erased_stay_erased(&self) -> Result<(), Error> {
+        self.gate.pass(&self.reader).await
     }
 
     fn entry(&self, tenant: &Tenant) -> TenantEntry {

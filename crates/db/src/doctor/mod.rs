@@ -2,12 +2,14 @@
 //!
 //! It changes nothing, needs no superuser, and goes on after a finding, so that one run shows all.
 
+mod audit;
 mod database;
 mod grants;
 mod pooler;
 mod purges;
 mod ready_pool;
 mod roles;
+mod shells;
 
 use serde::{Deserialize, Serialize};
 

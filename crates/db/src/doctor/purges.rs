@@ -4,8 +4,9 @@ use deadpool_postgres::Object;
 
 use super::Check;
 use crate::config::Config;
+use crate::direct::ReaderDb;
 use crate::error::{Doing, Error};
-use crate::lifecycle::ErasureLedger;
+use crate::lifecycle::{ErasureLedger, require_erased_stay_erased};
 use crate::models::purges;
 
 pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> {
@@ -34,11 +35,31 @@ pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> 
         if let Err(error) = ledger.check(known).await {
             return Ok(Check::error("purges", &error));
         }
+        match require_erased_stay_erased(&ReaderDb::new(config)?, &ledger).await {
+            Err(error @ Error::Erasure(_)) => return Ok(Check::error("purges", &error)),
+            looked => looked?,
+        }
     }
+    let incomplete = db
+        .query_typed_one(
+            "SELECT count(*) FROM public.certificates
+             WHERE status = 'incomplete' AND issued_at < now() - interval '1 day'",
+            &[],
+        )
+        .await
+        .doing("look for certificates that are incomplete")?;
+    let incomplete: i64 = incomplete.get(0);
     if !rows.is_empty() {
         let stopped: Vec<String> = rows.iter().take(SHOWN).map(|row| row.get(0)).collect();
         let detail = format!("{} stopped: {}", rows.len(), stopped.join("; "));
         return Ok(Check::warning("purges", detail, "docs/runbooks/purge.md says what each means"));
+    }
+    if incomplete > 0 {
+        return Ok(Check::warning(
+            "purges",
+            format!("{incomplete} certificates are incomplete for more than a day"),
+            "`tenantry tenant certificate ID` says what is open: a replica that is away, for instance",
+        ));
     }
     Ok(match (overdue, &config.erasure.ledger_dir) {
         (0, _) => Check::ok("purges", "none stopped, none overdue"),

@@ -7,6 +7,7 @@ use super::Check;
 use crate::config::Config;
 use crate::error::{Doing, Error};
 use crate::ids::LaneId;
+use crate::operate::shell_prefix;
 
 pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> {
     let roles = &config.roles;
@@ -151,7 +152,7 @@ pub(super) async fn check_lanes(db: &Object, config: &Config) -> Result<Check, E
              FROM public.tenants t
              LEFT JOIN pg_roles g ON g.rolname = 'tenant_' || replace(t.id::text, '-', '')
              LEFT JOIN pg_auth_members am ON am.roleid = g.oid
-             LEFT JOIN pg_roles m ON m.oid = am.member AND m.rolname <> $1
+             LEFT JOIN pg_roles m ON m.oid = am.member AND m.rolname <> $1 AND NOT starts_with(m.rolname, $3)
              WHERE t.status <> 'purged'
              GROUP BY t.id
              HAVING array_remove(array_agg(m.rolname::text), NULL)
@@ -161,6 +162,8 @@ pub(super) async fn check_lanes(db: &Object, config: &Config) -> Result<Check, E
             &[
                 (&config.roles.rolemaker(), Type::TEXT),
                 (&format!("{}_lane_", config.roles), Type::TEXT),
+                // An operator's, of an active tenant. A check of their own looks at them.
+                (&shell_prefix(&config.roles), Type::TEXT),
             ],
         )
         .await

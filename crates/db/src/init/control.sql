@@ -110,12 +110,57 @@ BEGIN
 END
 $$;
 
+-- A login for one shell: a member of this tenant's role and of nothing else, for one connection, and for
+-- somebody who connects within `seconds`. It gets a verifier, so that no password is ever in a statement.
+CREATE OR REPLACE FUNCTION {control}.open_tenant_shell(
+    tenant uuid, shell uuid, verifier text, statement_timeout_ms integer, seconds integer
+) RETURNS void
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    role_name name := {control}.own_tenant_role(tenant);
+    shell_name name := '{prefix}_shell_' || replace(shell::text, '-', '');
+BEGIN
+    IF NOT starts_with(verifier, 'SCRAM-SHA-256$') OR seconds NOT BETWEEN 1 AND 3600 THEN
+        RAISE invalid_parameter_value USING MESSAGE = 'a shell needs a SCRAM verifier and at most an hour';
+    END IF;
+    EXECUTE format('CREATE ROLE %I LOGIN CONNECTION LIMIT 1 PASSWORD %L VALID UNTIL %L',
+                   shell_name, verifier, now() + make_interval(secs => seconds));
+    EXECUTE format('GRANT %I TO %I', role_name, shell_name);
+    EXECUTE format('ALTER ROLE %I SET search_path = %I, public, pg_temp', shell_name, role_name);
+    EXECUTE format('ALTER ROLE %I SET statement_timeout = %s', shell_name, statement_timeout_ms);
+END
+$$;
+
+-- With what it may have left: its own default privileges, say. Nothing to do for one that is gone.
+CREATE OR REPLACE FUNCTION {control}.close_tenant_shell(shell uuid) RETURNS void
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    shell_name name := '{prefix}_shell_' || replace(shell::text, '-', '');
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = shell_name) THEN
+        RETURN;
+    END IF;
+    IF EXISTS (SELECT FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass
+                  AND refobjid = quote_ident(shell_name)::regrole) THEN
+        EXECUTE format('GRANT %I TO {rolemaker}', shell_name);
+        EXECUTE format('DROP OWNED BY %I', shell_name);
+    END IF;
+    EXECUTE format('DROP ROLE %I', shell_name);
+END
+$$;
+
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA {control} FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     {control}.create_tenant_role(uuid),
     {control}.grant_tenant_role(uuid, integer),
     {control}.revoke_tenant_role(uuid, integer),
     {control}.drop_tenant_large_objects(uuid, integer),
-    {control}.drop_tenant_role(uuid)
+    {control}.drop_tenant_role(uuid),
+    {control}.open_tenant_shell(uuid, uuid, text, integer, integer),
+    {control}.close_tenant_shell(uuid)
     TO {admin};
 SET LOCAL ROLE NONE;

@@ -161,7 +161,7 @@ fn hardening(config: &Config, database: &str) -> Vec<Step> {
             "who may connect, and no temporary tables",
             format!(
                 "REVOKE ALL ON DATABASE {database} FROM PUBLIC;
-                 GRANT CONNECT ON DATABASE {database} TO {admin}, {reader}, {}",
+                 GRANT CONNECT ON DATABASE {database} TO {admin}, {reader}, {group}, {}",
                 lanes.join(", ")
             ),
         ),
@@ -191,6 +191,28 @@ fn hardening(config: &Config, database: &str) -> Vec<Step> {
             each_hardened_function(&format!(
                 "format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC; GRANT EXECUTE ON FUNCTION %1$s TO {admin}', oid::regprocedure)"
             )),
+        ),
+        step(
+            "seeing whom statistics are about",
+            // Not what they say: numbers of tables and users only.
+            format!(
+                "GRANT SELECT (starelid) ON pg_catalog.pg_statistic TO {admin};
+                 GRANT SELECT (stxoid) ON pg_catalog.pg_statistic_ext_data TO {admin};
+                 GRANT SELECT (umuser) ON pg_catalog.pg_user_mapping TO {admin}"
+            ),
+        ),
+        step(
+            "forgetting a tenant's statements",
+            format!(
+                "DO $$ DECLARE reset text := (SELECT p.oid::regprocedure FROM pg_catalog.pg_extension e
+                     JOIN pg_catalog.pg_proc p ON p.pronamespace = e.extnamespace AND p.proname = 'pg_stat_statements_reset'
+                     WHERE e.extname = 'pg_stat_statements' LIMIT 1);
+                 BEGIN
+                     IF reset IS NOT NULL THEN
+                         EXECUTE 'GRANT EXECUTE ON FUNCTION ' || reset || ' TO {admin}';
+                     END IF;
+                 END $$"
+            ),
         ),
         step(
             "switching WAL",

@@ -175,26 +175,7 @@ impl Creation<'_> {
 
     async fn provision(&self, tx: &tokio_postgres::Transaction<'_>) -> Result<Tenant, Error> {
         let (new, set) = (self.new, &self.migrations.tenant);
-        let row = TenantInsert {
-            id: new.id,
-            name: &new.name,
-            subdomain: &new.subdomain,
-            tier: &new.tier,
-            settings: &new.settings,
-            lane: new.lane,
-            schema_version: set.head(),
-        };
-        // Before the DDL, so that a taken subdomain costs next to nothing; its error is the one that
-        // says why, since what is asked after it finds an aborted transaction.
-        let (limited, at_head, tenant) = join3(
-            limit_waiting(tx, self.admin),
-            migrate::require_public_head(tx, &self.migrations.public),
-            tenants::insert(tx, &row),
-        )
-        .await;
-        limited?;
-        let tenant = tenant?;
-        at_head?;
+        let tenant = insert_new(tx, self.admin, self.migrations, new).await?;
         let details = self.details();
         let (schema, audited) = join(
             create_tenant_schema(tx, self.admin, set, new.id, new.lane),
@@ -209,6 +190,37 @@ impl Creation<'_> {
     fn details(&self) -> Value {
         json!({ "tier": self.new.tier, "schema_version": self.migrations.tenant.head() })
     }
+}
+
+/// Claims the name of a new tenant in the register.
+///
+/// Before the DDL, so that a taken subdomain costs next to nothing; its error is the one that says why,
+/// since what is asked after it finds an aborted transaction.
+pub(super) async fn insert_new(
+    tx: &tokio_postgres::Transaction<'_>,
+    admin: &AdminDb,
+    migrations: &Migrations,
+    new: &NewTenant,
+) -> Result<Tenant, Error> {
+    let row = TenantInsert {
+        id: new.id,
+        name: &new.name,
+        subdomain: &new.subdomain,
+        tier: &new.tier,
+        settings: &new.settings,
+        lane: new.lane,
+        schema_version: migrations.tenant.head(),
+    };
+    let (limited, at_head, tenant) = join3(
+        limit_waiting(tx, admin),
+        migrate::require_public_head(tx, &migrations.public),
+        tenants::insert(tx, &row),
+    )
+    .await;
+    limited?;
+    let tenant = tenant?;
+    at_head?;
+    Ok(tenant)
 }
 
 /// Makes a tenant's role and schema with all tables at head, in the caller's transaction, which
@@ -228,7 +240,7 @@ pub(super) async fn create_tenant_schema(
 }
 
 /// The role, then the empty schema.
-fn role_and_schema(schema: SchemaName, lane: LaneId, roles: &RolePrefix) -> String {
+pub(super) fn role_and_schema(schema: SchemaName, lane: LaneId, roles: &RolePrefix) -> String {
     let (control, tenant) = (roles.control_schema(), schema.tenant());
     format!(
         "SET LOCAL ROLE NONE;

@@ -17,6 +17,7 @@ use crate::ids::TenantId;
 use crate::models::audit::{self, Action, Actor};
 use crate::models::deletion;
 use crate::models::tenants::{self, Status, Tenant};
+use crate::operate::{close_shells_of, end_sessions};
 
 /// How to delete.
 #[derive(Debug, Clone, Copy)]
@@ -66,8 +67,11 @@ pub async fn delete_tenant(
         audit::record(&tx, actor, Action::Deleted, tenant, &details).await?;
     }
     let mut lanes = access::revoke(&tx, &admin.roles, tenant, None).await?;
+    let shells = close_shells_of(&tx, &admin.roles, tenant).await?;
     access::require_nobody(&tx, &admin.roles, tenant).await?;
+    end_sessions(&tx, &shells).await?;
     tx.commit().await.doing("commit the deletion")?;
+    end_sessions(&**db, &shells).await?;
     drop(db);
     tracing::info!(tenant.id = %tenant, "tenant deleted");
     lanes.push(row.lane);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+use crate::chained_file::ChainFault;
 use crate::error::ErrorKind;
 use crate::ids::TenantId;
 
@@ -55,6 +56,12 @@ pub enum ErasureError {
         /// What was found.
         left: Vec<String>,
     },
+    /// A transaction that is older than the rewriting of statistics may still see what was in them.
+    #[error("the statistics of purged tenants can't be written anew before {0} ends")]
+    StatisticsHeld(String),
+    /// The erasure ledger names tenants that this database has, as if they had never been erased.
+    #[error("the erasure ledger says that {} of this database's tenants were erased: {}", .0.len(), listed(.0))]
+    ErasedBefore(Vec<TenantId>),
     /// The control functions are those of an older program.
     #[error("the control functions of this database are older than this program")]
     OldControlFunctions,
@@ -92,15 +99,28 @@ pub enum ErasureError {
     },
 }
 
+impl From<ChainFault> for ErasureError {
+    /// The erasure ledger's.
+    fn from(fault: ChainFault) -> Self {
+        match fault {
+            ChainFault::Io { doing, path, source } => Self::Ledger { doing, path, source },
+            ChainFault::Locked(path) => Self::LedgerLocked(path),
+            ChainFault::Damaged { path, line, what } => Self::LedgerDamaged { path, line, what },
+            ChainFault::Incomplete { path, sequence } => Self::LedgerIncomplete { path, sequence },
+        }
+    }
+}
+
 impl ErasureError {
     /// What it means to somebody who does not know its details.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::ConfirmationRequired(_) | Self::NotDue { .. } => ErrorKind::Conflict,
-            Self::Blocked { .. } => ErrorKind::Busy,
-            Self::UsedOutside { .. } | Self::RoleUsed { .. } | Self::OldControlFunctions => {
-                ErrorKind::Refused
-            }
+            Self::Blocked { .. } | Self::StatisticsHeld(_) => ErrorKind::Busy,
+            Self::UsedOutside { .. }
+            | Self::RoleUsed { .. }
+            | Self::ErasedBefore(_)
+            | Self::OldControlFunctions => ErrorKind::Refused,
             Self::Left { .. } | Self::LedgerDamaged { .. } | Self::LedgerIncomplete { .. } => {
                 ErrorKind::Internal
             }
@@ -113,6 +133,8 @@ impl ErasureError {
     pub(crate) fn concerns_all(&self) -> bool {
         match self {
             Self::OldControlFunctions
+            | Self::ErasedBefore(_)
+            | Self::StatisticsHeld(_)
             | Self::Ledger { .. }
             | Self::LedgerLocked(_)
             | Self::LedgerDamaged { .. }
@@ -145,6 +167,13 @@ impl ErasureError {
             Self::Left { .. } => {
                 "see docs/runbooks/purge.md before anybody repairs a catalog by hand"
             }
+            Self::StatisticsHeld(_) => {
+                "end it where it runs; a running service tries again by itself"
+            }
+            Self::ErasedBefore(_) => {
+                "a backup was restored without erasing them again: `tenantry tenant purge --from-ledger` does, before \
+                 anybody is served"
+            }
             Self::OldControlFunctions => "run `tenantry init` again, with this version",
             Self::Ledger { .. } => {
                 "`erasure.ledger_dir` names its directory, which must exist and be writable for this program; \
@@ -157,4 +186,12 @@ impl ErasureError {
         };
         Some(hint.to_owned())
     }
+}
+
+/// The first few, by id.
+fn listed(tenants: &[TenantId]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<String> = tenants.iter().take(SHOWN).map(|id| format!("`{id}`")).collect();
+    let more = if tenants.len() > SHOWN { ", …" } else { "" };
+    shown.join(", ") + more
 }

@@ -8,6 +8,7 @@ mod purge;
 mod ready_pool;
 mod relocate;
 mod suspend;
+mod transfer;
 mod update;
 mod values;
 
@@ -16,10 +17,19 @@ pub use create::{NewTenant, create_tenant};
 pub use delete::{Deletion, delete_tenant, hold_tenant, restore_tenant};
 pub use erasure_error::ErasureError;
 pub use purge::{
-    Authority, ErasureEntry, ErasureLedger, PurgeProgress, PurgeReport, Round, begin_purge,
-    continue_purge, purge_due, purge_tenant, rewrite_statistics, run_due_purges, shared_tables,
+    Authority, BackupsHold, Certificate, CertificateStatus, ErasureCounts, ErasureEntry,
+    ErasureLedger, FiledCheck, Parameter, Place, PurgeProgress, PurgeReport, Reapplied, Round,
+    begin_purge, check_certificate, continue_purge, count_erasures, declare_replica_gone,
+    find_shared_tables, get_certificate, look_at_certificates, purge_due, purge_tenant,
+    reapply_ledger, refresh_certificate, require_erased_stay_erased, rewrite_statistics,
+    run_due_purges, shared_tables,
 };
 pub use ready_pool::{fill_ready_pool, keep_ready_pool};
 pub use relocate::{Relocated, resize_lanes};
+pub(crate) use suspend::limit_waiting;
 pub use suspend::{resume_tenant, suspend_tenant, suspend_tenant_now};
+pub use transfer::{
+    Archive, Export, ExportOptions, ExportedTable, ExportedTenant, ImportAs, Imported, Manifest,
+    TransferError, TransferProgress, import_tenant,
+};
 pub use update::{TenantChange, UpdatedTenant, update_tenant};

@@ -63,6 +63,10 @@ pub async fn resize_lanes(
         access::revoke(&tx, &admin.roles, tenant, Some(row.lane)).await?;
         tx.commit().await.doing("commit the move")?;
     }
+    let tx = begin(&mut db).await?;
+    let details = json!({ "lanes": count, "moved": moved, "transactions_ended": ended });
+    audit::record_of_installation(&tx, actor, Action::LanesResized, &details).await?;
+    tx.commit().await.doing("record the number of lanes")?;
     progress(all.len(), all.len());
     Ok(Relocated { moved, ended })
 }

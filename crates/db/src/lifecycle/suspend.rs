@@ -11,8 +11,9 @@ use crate::error::{Doing, Error};
 use crate::ids::TenantId;
 use crate::models::audit::{self, Action, Actor};
 use crate::models::tenants::{self, Status, Tenant};
+use crate::operate::{close_shells_of, end_sessions};
 
-/// Shuts a tenant out. Transactions that were already bound may still commit.
+/// Shuts a tenant out. Transactions that were already bound may still commit; operators' shells are ended.
 ///
 /// For one that is suspended already, makes sure that it is shut out, and records nothing.
 /// Cancel-safe: a dropped call did all of it or nothing.
@@ -39,11 +40,16 @@ pub async fn suspend_tenant(
         }
     }
     access::revoke(&tx, &admin.roles, tenant, None).await?;
+    let shells = close_shells_of(&tx, &admin.roles, tenant).await?;
     access::require_nobody(&tx, &admin.roles, tenant).await?;
     if before == Status::Active {
         audit::record(&tx, actor, Action::Suspended, tenant, &json!({})).await?;
     }
+    // Before the commit, so that a program that dies there leaves none; and after it, for one that came
+    // in between.
+    end_sessions(&tx, &shells).await?;
     tx.commit().await.doing("commit the suspension")?;
+    end_sessions(&**db, &shells).await?;
     tracing::info!(tenant.id = %tenant, "tenant suspended");
     Ok(row)
 }
@@ -95,7 +101,7 @@ pub async fn resume_tenant(
 }
 
 /// Somebody else may have the tenant's row for long, a migration for instance.
-pub(super) async fn limit_waiting(
+pub(crate) async fn limit_waiting(
     tx: &tokio_postgres::Transaction<'_>,
     admin: &AdminDb,
 ) -> Result<(), Error> {

@@ -65,6 +65,11 @@ pub(super) async fn applied_to_tenants(db: &impl GenericClient) -> Result<Vec<Ap
     Ok(rows.iter().map(|row| applied(row, schemas(row))).collect())
 }
 
+/// The newest version that was applied, 0 for none.
+pub(super) fn newest(applied: &[Applied]) -> i64 {
+    applied.iter().map(|entry| entry.version).max().unwrap_or(0)
+}
+
 /// Compares the ledger of all tenants with the files, in two queries however many there are. Yields a
 /// remark for each file that was changed in comments and white space only.
 ///

@@ -140,7 +140,7 @@ pub async fn plan_back(
     }
     if options.public {
         let applied = ledger::applied_to(&tx, "public").await?;
-        let head = applied.iter().map(|entry| entry.version).max().unwrap_or(0);
+        let head = ledger::newest(&applied);
         for migration in migrations.public.down_from(head, options.public_goal(migrations, to)) {
             let dropped = loss::dropped(migration.require_down()?);
             if loss::drops_register(migration.require_down()?) {

@@ -102,7 +102,7 @@ pub(super) async fn down(
         let tx = begin(&mut db, admin).await?;
         let applied = ledger::applied_to(&tx, SCHEMA).await?;
         pending(set, &applied)?;
-        let head = applied.iter().map(|entry| entry.version).max().unwrap_or(0);
+        let head = ledger::newest(&applied);
         let Some(next) = set.down_from(head, to).next() else { return end(tx).await };
         let down = next.require_down()?;
         let unrecord = format!(
@@ -263,8 +263,7 @@ pub(crate) async fn require_public_head(
     public: &MigrationSet,
 ) -> Result<(), Error> {
     let needed = public.head();
-    let found =
-        ledger::applied_to(tx, SCHEMA).await?.iter().map(|entry| entry.version).max().unwrap_or(0);
+    let found = ledger::newest(&ledger::applied_to(tx, SCHEMA).await?);
     if found < needed {
         return Err(Error::Behind { set: public.kind(), found, needed });
     }

@@ -1,6 +1,7 @@
 //! What is kept of a run: `public.migration_runs` and `public.migration_failures`.
 
 use serde::Serialize;
+use serde_json::json;
 use tokio_postgres::types::{Json, Type};
 use tokio_postgres::{Client, GenericClient};
 use uuid::Uuid;
@@ -9,7 +10,7 @@ use super::error::MigrationError;
 use crate::direct::AdminDb;
 use crate::error::{Doing, Error};
 use crate::ids::TenantId;
-use crate::models::audit::Actor;
+use crate::models::audit::{self, Action, Actor, insert_audit};
 
 /// Why a schema could not be brought along.
 #[derive(Debug, Clone, Serialize)]
@@ -200,22 +201,27 @@ pub(super) async fn begin(
     target: Option<i64>,
     actor: &Actor,
 ) -> Result<Uuid, Error> {
-    let db = admin.connection().await?;
-    db.execute_typed(
+    let mut db = admin.connection().await?;
+    let tx = crate::direct::begin(&mut db).await?;
+    tx.execute_typed(
         "UPDATE public.migration_runs SET state = 'interrupted', ended_at = updated_at
          WHERE state = 'running'",
         &[],
     )
     .await
     .doing("close the records of killed runs")?;
-    let row = db
+    let row = tx
         .query_typed_one(
             "INSERT INTO public.migration_runs (direction, target, actor) VALUES ($1, $2, $3) RETURNING id",
             &[(&direction, Type::TEXT), (&target, Type::INT8), (&actor.to_string(), Type::TEXT)],
         )
         .await
         .doing("record the run")?;
-    Ok(row.get(0))
+    let run: Uuid = row.get(0);
+    let details = json!({ "run": run, "direction": direction, "to": target });
+    audit::record_of_installation(&tx, actor, Action::RunBegun, &details).await?;
+    tx.commit().await.doing("record the run")?;
+    Ok(run)
 }
 
 /// Notes how far a run has come.
@@ -238,6 +244,17 @@ pub(super) async fn end(
         record_failure(&tx, run, failure).await?;
     }
     set(&tx, run, counts, state).await?;
+    tx.execute_typed(
+        concat!(
+            insert_audit!(),
+            "SELECT actor, $2, NULL, NULL, jsonb_build_object('run', id, 'state', state,
+                        'tenants_done', tenants_done, 'tenants_failed', tenants_failed)
+             FROM public.migration_runs WHERE id = $1"
+        ),
+        &[(&run, Type::UUID), (&Action::RunEnded.as_str(), Type::TEXT)],
+    )
+    .await
+    .doing("write the audit log")?;
     tx.commit().await.doing("record how the run ended")
 }
 

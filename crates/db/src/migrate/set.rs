@@ -103,6 +103,18 @@ impl MigrationSet {
         self.before(version.saturating_add(1))
     }
 
+    /// What leads to a version, without the repeatable files: they come after all others.
+    pub(crate) fn up_to(&self, version: i64) -> Self {
+        let migrations = self.migrations.iter().filter(|m| m.version <= version).cloned().collect();
+        Self { kind: self.kind, migrations, repeatables: Vec::new() }
+    }
+
+    /// What leads on from a version, with the repeatable files.
+    pub(crate) fn after(&self, version: i64) -> Self {
+        let migrations = self.migrations.iter().filter(|m| m.version > version).cloned().collect();
+        Self { kind: self.kind, migrations, repeatables: self.repeatables.clone() }
+    }
+
     /// The newest version, 0 for an empty set.
     pub fn head(&self) -> i64 {
         self.migrations.last().map_or(0, |m| m.version)

@@ -28,6 +28,10 @@ pub(super) const PUBLIC: &[(&str, &str)] = embedded!("public":
     "0006_remember_sign_ups.down.sql",
     "0008_record_purges.up.sql",
     "0008_record_purges.down.sql",
+    "0009_seal_the_audit_log.up.sql",
+    "0009_seal_the_audit_log.down.sql",
+    "0010_certify_erasures.up.sql",
+    "0010_certify_erasures.down.sql",
     "0012_remember_backup_reports.up.sql",
     "0012_remember_backup_reports.down.sql",
 );

@@ -139,7 +139,7 @@ async fn read_set(
     let applied = ledger::applied_to(db, schema).await?;
     let pending = pending(set, &applied)?;
     Ok(SetStatus {
-        applied: applied.iter().map(|entry| entry.version).max().unwrap_or(0),
+        applied: ledger::newest(&applied),
         head: set.head(),
         pending: pending.into_iter().map(PendingFile::new).collect(),
     })

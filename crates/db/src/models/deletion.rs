@@ -114,6 +114,20 @@ pub(crate) async fn set_purging(
     Tenant::from_row(&row)
 }
 
+/// Begins the purge of one that was erased before, whatever it is now.
+pub(crate) async fn set_purging_again(
+    tx: &impl GenericClient,
+    tenant: TenantId,
+) -> Result<(), Error> {
+    tx.execute_typed(
+        "UPDATE public.tenants SET status = 'purging', legal_hold = false, purged_at = NULL WHERE id = $1",
+        &[(tenant.as_uuid(), Type::UUID)],
+    )
+    .await
+    .doing("record the tenant's status")?;
+    Ok(())
+}
+
 /// Leaves the id and the dates of a tenant, and frees its subdomain.
 pub(crate) async fn bury(tx: &impl GenericClient, tenant: TenantId) -> Result<Tenant, Error> {
     let row = tx

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod backups;
 pub mod catalog;
+pub(crate) mod certificates;
 pub mod content;
 pub mod idempotency;
 pub mod page;
@@ -12,6 +13,7 @@ pub mod tenants;
 pub mod users;
 
 pub(crate) mod deletion;
+pub(crate) mod purge_watch;
 pub(crate) mod purges;
 
 mod status;

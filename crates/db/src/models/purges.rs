@@ -1,12 +1,14 @@
-//! `public.purges`: how far each purge came, and what it did. `public.purge_watch`: when somebody last
-//! looked for tenants that are due.
+//! `public.purges`: how far each purge came, and what it did.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::Value;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
+use uuid::Uuid;
 
 use crate::error::{Doing, Error};
 use crate::ids::TenantId;
@@ -50,13 +52,48 @@ impl Step {
     }
 }
 
+/// By what right a purge began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Ground {
+    /// The retention was over.
+    RetentionOver,
+    /// Somebody asked for it and confirmed it, when the retention was over.
+    Requested,
+    /// Somebody asked for it and confirmed it, whether or not the retention was over.
+    RequestedNow,
+    /// The erasure ledger names the tenant: a restore had brought it back.
+    Ledger,
+    /// Not known: it began by hand, or under an earlier version.
+    Unknown,
+}
+
+impl Ground {
+    /// As the column has it.
+    fn as_column(self) -> Option<&'static str> {
+        match self {
+            Self::RetentionOver => Some("retention_over"),
+            Self::Requested => Some("requested"),
+            Self::RequestedNow => Some("requested_now"),
+            Self::Ledger => Some("ledger"),
+            Self::Unknown => None,
+        }
+    }
+
+    pub(crate) fn of_column(text: Option<&str>) -> Self {
+        [Self::RetentionOver, Self::Requested, Self::RequestedNow, Self::Ledger]
+            .into_iter()
+            .find(|ground| ground.as_column() == text)
+            .unwrap_or(Self::Unknown)
+    }
+}
+
 /// A purge.
 #[derive(Debug, Clone)]
 pub(crate) struct PurgeRow {
     pub(crate) begun_at: Timestamp,
     pub(crate) step: Step,
     pub(crate) ledger: Option<(i64, Vec<u8>)>,
-    pub(crate) schema_oids: Vec<u32>,
     pub(crate) existed: Value,
     pub(crate) steps: Value,
     pub(crate) finished_at: Option<Timestamp>,
@@ -67,13 +104,37 @@ pub(crate) async fn begin(
     tx: &impl GenericClient,
     tenant: TenantId,
     actor: &Actor,
+    ground: Ground,
 ) -> Result<(), Error> {
     tx.execute_typed(
-        "INSERT INTO public.purges (tenant_id, actor) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-        &[(tenant.as_uuid(), Type::UUID), (&actor.to_string(), Type::TEXT)],
+        "INSERT INTO public.purges (tenant_id, actor, ground) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        &[
+            (tenant.as_uuid(), Type::UUID),
+            (&actor.to_string(), Type::TEXT),
+            (&ground.as_column(), Type::TEXT),
+        ],
     )
     .await
     .doing("record the purge")?;
+    Ok(())
+}
+
+/// A purge that had ended, or had not got far, begins from its beginning. What the ledger has stays.
+pub(crate) async fn begin_again(
+    tx: &impl GenericClient,
+    tenant: TenantId,
+    actor: &Actor,
+) -> Result<(), Error> {
+    tx.execute_typed(
+        "UPDATE public.purges
+         SET step = 'begun', ground = 'ledger', actor = $2, begun_at = now(), finished_at = NULL,
+             statistics_rewritten_at = NULL, end_position = NULL, failures = 0, last_error = NULL, retry_after = NULL,
+             schema_oids = '{}', role_oid = NULL, objects = '{}', existed = '{}', steps = '[]'
+         WHERE tenant_id = $1",
+        &[(tenant.as_uuid(), Type::UUID), (&actor.to_string(), Type::TEXT)],
+    )
+    .await
+    .doing("record that the purge begins again")?;
     Ok(())
 }
 
@@ -94,7 +155,7 @@ pub(crate) async fn find(
 ) -> Result<Option<PurgeRow>, Error> {
     let row = db
         .query_typed_opt(
-            "SELECT begun_at, step, ledger_sequence, ledger_hash, schema_oids, existed, steps, finished_at
+            "SELECT begun_at, step, ledger_sequence, ledger_hash, existed, steps, finished_at
              FROM public.purges WHERE tenant_id = $1",
             &[(tenant.as_uuid(), Type::UUID)],
         )
@@ -107,7 +168,6 @@ pub(crate) async fn find(
             begun_at: row.try_get("begun_at")?,
             step: Step::of_row(row.try_get("step")?),
             ledger: sequence.zip(hash),
-            schema_oids: row.try_get("schema_oids")?,
             existed: row.try_get("existed")?,
             steps: row.try_get("steps")?,
             finished_at: row.try_get("finished_at")?,
@@ -149,36 +209,58 @@ pub(crate) async fn set_ledger_entry(
     Ok(())
 }
 
-/// Remembers what there is, before anything of it goes. Kept is what was seen first.
+/// Remembers what there is, before anything of it goes. Kept is what was seen first; schemas are added.
+/// Where they are gone, nothing may point to these numbers.
 pub(crate) async fn set_existed(
     tx: &impl GenericClient,
     tenant: TenantId,
     existed: &Value,
+    numbers: &Numbers,
 ) -> Result<(), Error> {
     tx.execute_typed(
-        "UPDATE public.purges SET existed = $2 WHERE tenant_id = $1 AND existed = '{}'",
-        &[(tenant.as_uuid(), Type::UUID), (existed, Type::JSONB)],
+        "UPDATE public.purges
+         SET existed = CASE existed WHEN '{}' THEN $2 ELSE existed END,
+             objects = CASE objects WHEN '{}' THEN $5 ELSE objects END,
+             role_oid = coalesce(role_oid, $4),
+             schema_oids = ARRAY(SELECT DISTINCT unnest(schema_oids || $3::oid[]) ORDER BY 1)
+         WHERE tenant_id = $1",
+        &[
+            (tenant.as_uuid(), Type::UUID),
+            (existed, Type::JSONB),
+            (&numbers.schemas, Type::OID_ARRAY),
+            (&numbers.role, Type::OID),
+            (&serde_json::json!(numbers.objects), Type::JSONB),
+        ],
     )
     .await
     .doing("remember what there is")?;
     Ok(())
 }
 
-/// Remembers schemas by number: when they are gone, nothing may point to them.
-pub(crate) async fn add_schema_oids(
-    tx: &impl GenericClient,
+/// The numbers by which PostgreSQL's catalogs know what a tenant had.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Numbers {
+    pub(crate) schemas: Vec<u32>,
+    pub(crate) role: Option<u32>,
+    /// By the catalog in which they stand.
+    pub(crate) objects: BTreeMap<String, Vec<u32>>,
+}
+
+/// What a purge's tenant had.
+pub(crate) async fn find_numbers(
+    db: &impl GenericClient,
     tenant: TenantId,
-    oids: &[u32],
-) -> Result<(), Error> {
-    tx.execute_typed(
-        "UPDATE public.purges
-         SET schema_oids = ARRAY(SELECT DISTINCT unnest(schema_oids || $2::oid[]) ORDER BY 1)
-         WHERE tenant_id = $1",
-        &[(tenant.as_uuid(), Type::UUID), (&oids, Type::OID_ARRAY)],
-    )
-    .await
-    .doing("remember the tenant's schemas")?;
-    Ok(())
+) -> Result<Numbers, Error> {
+    let row = db
+        .query_typed_opt(
+            "SELECT schema_oids, role_oid, objects FROM public.purges WHERE tenant_id = $1",
+            &[(tenant.as_uuid(), Type::UUID)],
+        )
+        .await
+        .doing("read what the tenant had")?;
+    let Some(row) = row else { return Ok(Numbers::default()) };
+    let objects = serde_json::from_value(row.get(2)).unwrap_or_default();
+    Ok(Numbers { schemas: row.get(0), role: row.get(1), objects })
 }
 
 /// A step was done. What went wrong before is forgotten.
@@ -261,64 +343,30 @@ pub(crate) async fn statistics_are_due(
     Ok(row.get(0))
 }
 
-/// The statistics that stood on disk at that moment are gone.
+/// Of which purges the statistics are still on disk.
+pub(crate) async fn list_with_statistics(db: &impl GenericClient) -> Result<Vec<Uuid>, Error> {
+    let rows = db
+        .query_typed(
+            "SELECT tenant_id FROM public.purges
+             WHERE finished_at IS NOT NULL AND statistics_rewritten_at IS NULL",
+            &[],
+        )
+        .await
+        .doing("look for statistics of purged tenants")?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// The statistics of these are gone, and with that the end of the purge is later.
 pub(crate) async fn set_statistics_rewritten(
     db: &impl GenericClient,
-    finished_before: Timestamp,
+    purges: &[Uuid],
 ) -> Result<u64, Error> {
     db.execute_typed(
-        "UPDATE public.purges SET statistics_rewritten_at = now()
-         WHERE statistics_rewritten_at IS NULL AND finished_at <= $1",
-        &[(&finished_before, Type::TIMESTAMPTZ)],
+        "UPDATE public.purges
+         SET statistics_rewritten_at = now(), end_position = pg_current_wal_insert_lsn()
+         WHERE statistics_rewritten_at IS NULL AND tenant_id = ANY ($1)",
+        &[(&purges, Type::UUID_ARRAY)],
     )
     .await
     .doing("record that the statistics were rewritten")
-}
-
-/// What a look at the clock found.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Look {
-    /// Somebody else is looking at this moment.
-    Elsewhere,
-    /// The clock moved on as it should.
-    Steady,
-    /// It moved on by so many seconds since the last look, much more than the time between two looks.
-    Jumped(f64),
-    /// A jump was seen, and its pause is not over.
-    Paused,
-}
-
-/// Looks at the clock. After a jump of more than `gap`, nothing is purged for `pause`.
-pub(crate) async fn look(
-    db: &impl GenericClient,
-    gap: Duration,
-    pause: Duration,
-) -> Result<Look, Error> {
-    let row = db
-        .query_typed_opt(
-            "WITH before AS (
-                 SELECT seen_at, paused_until FROM public.purge_watch FOR UPDATE SKIP LOCKED
-             ), judged AS (
-                 SELECT clock_timestamp() AS at, seen_at, paused_until,
-                        extract(epoch FROM clock_timestamp() - seen_at)::float8 AS gap_s
-                 FROM before
-             )
-             UPDATE public.purge_watch
-             SET seen_at = judged.at,
-                 paused_until = CASE WHEN judged.gap_s > $1 THEN judged.at + make_interval(secs => $2)
-                                     -- A clock that went back makes an old pause too long.
-                                     WHEN judged.gap_s < -$1 THEN NULL
-                                     WHEN judged.paused_until > judged.at THEN judged.paused_until END
-             FROM judged
-             RETURNING judged.gap_s, coalesce(judged.gap_s > $1, false), purge_watch.paused_until IS NOT NULL",
-            &[(&gap.as_secs_f64(), Type::FLOAT8), (&pause.as_secs_f64(), Type::FLOAT8)],
-        )
-        .await
-        .doing("look at the clock")?;
-    Ok(match row {
-        None => Look::Elsewhere,
-        Some(row) if row.get(1) => Look::Jumped(row.get(0)),
-        Some(row) if row.get(2) => Look::Paused,
-        Some(_) => Look::Steady,
-    })
 }

@@ -86,7 +86,7 @@ pub(crate) async fn claim(
                 "
                  ), audited AS (",
                 insert_audit!(),
-                "SELECT $8, $9, id, $10 FROM claimed)
+                "SELECT $8, $9, id, $11, $10 FROM claimed)
                  SELECT ",
                 tenant_columns!(),
                 " FROM claimed"
@@ -102,6 +102,7 @@ pub(crate) async fn claim(
                 (&actor.as_str(), Type::TEXT),
                 (&Action::Created.as_str(), Type::TEXT),
                 (claim.details, Type::JSONB),
+                (&actor.request_id(), Type::TEXT),
             ],
         )
         .await;

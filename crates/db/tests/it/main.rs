@@ -14,6 +14,7 @@ mod leaks;
 mod migrate;
 mod models;
 mod moving;
+mod operating;
 mod pooler;
 mod provisioning;
 mod purging;
@@ -21,8 +22,10 @@ mod ready_pool;
 mod ready_pool_failures;
 mod rig;
 mod rights;
+mod sealing;
 mod suspension;
 mod tenant_db;
+mod transfer;
 mod verify;
 
 use tokio_postgres::Client;

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 use tenantry_api::auth::{Role, Scope};
-use tenantry_db::lifecycle::hold_tenant;
+use tenantry_db::lifecycle::{hold_tenant, reapply_ledger};
 use tenantry_testing::TestDatabase;
 
 use crate::service::{Service, answer, until};
@@ -117,6 +117,87 @@ async fn a_service_purges_what_is_due_and_nothing_without_its_ledger() {
     assert_eq!(without.get(&platform, &path).await.body["status"], "deleted");
     let service = Service::with(&db, &[every]).await;
     until(async || service.get(&platform, &path).await.body["status"] == "purged").await;
+}
+
+#[tokio::test]
+async fn a_purge_has_its_certificate_and_its_numbers() {
+    let db = TestDatabase::new().await;
+    let acme = db.tenant("acme").await;
+    let service = Service::with(&db, &[("erasure.check_every", "50ms")]).await;
+    let platform = service.platform(&[Scope::TenantsRead, Scope::TenantsDelete]);
+    let path = format!("/api/tenants/{}/certificate", acme.id);
+    let unknown = format!("/api/tenants/{}/certificate", tenantry_db::TenantId::random());
+    assert_eq!(service.get(&platform, &unknown).await.problem(), (404, "tenant_not_found"));
+    let early = service.get(&platform, &path).await;
+    assert_eq!(early.problem(), (409, "invalid_state"));
+    let owner = service.token(acme.id, Role::Owner);
+    assert_eq!(service.get(&owner, &path).await.problem(), (403, "insufficient_scope"));
+    let delete = format!("/api/tenants/{}?confirm=acme&retention=0s", acme.id);
+    assert_eq!(service.delete(&platform, &delete).await.status, 202);
+    // The service purges it, writes the statistics anew, and looks again.
+    until(async || service.get(&platform, &path).await.body["status"] == "complete").await;
+    let certificate = service.get(&platform, &path).await.body;
+    assert_eq!(certificate["purge"]["ground"], "retention_over");
+    assert_eq!(certificate["purge"]["actor"], "service:purge");
+    assert_eq!(certificate["sha256"].as_str().unwrap().len(), 64);
+    assert!(!certificate.to_string().contains("acme"));
+    // A moment old at most.
+    until(async || {
+        let metrics = answer(service.request(Method::GET, "/metrics")).await.body;
+        let metrics = metrics.as_str().unwrap().to_owned();
+        let has = |line: &str| metrics.lines().any(|found| found == line);
+        has("tenantry_purges_begun 1")
+            && has("tenantry_purges_finished 1")
+            && has("tenantry_purges_failing 0")
+            && has("tenantry_certificates_incomplete 0")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_restored_database_is_not_served_before_the_ledger_was_applied() {
+    let db = TestDatabase::new().await;
+    let (acme, globex) = (db.tenant("acme").await, db.tenant("globex").await);
+    let service = Service::on(&db).await;
+    db.purge(&acme).await;
+    // What a backup of last week holds.
+    let back = format!(
+        "UPDATE public.tenants SET status = 'active', subdomain = 'acme', name = 'Acme', deleted_at = NULL,
+                purge_after = NULL, purged_at = NULL WHERE id = '{}'",
+        acme.id
+    );
+    db.superuser().await.batch_execute(&back).await.unwrap();
+    let again = Service::on(&db).await;
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), again.running).await;
+    let error = ended.unwrap().unwrap().unwrap_err();
+    assert!(error.to_string().contains(&acme.id.to_string()), "{error}");
+    assert_eq!(error.kind(), tenantry_db::ErrorKind::Refused);
+    // A service that was running hears of it when its connections break.
+    let owner = service.token(globex.id, Role::Owner);
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE usename = 'shared_reader' AND datname = current_database()";
+    let superuser = db.superuser().await;
+    until(async || {
+        superuser.batch_execute(cut).await.unwrap();
+        let answer = service.get(&owner, "/api/users").await;
+        answer.status == 503 && answer.problem().1 == "erasure_unavailable"
+    })
+    .await;
+    let platform = service.platform(&[Scope::TenantsWrite]);
+    until(async || {
+        let new = json!({"name": "N", "subdomain": "new"});
+        let refused = service.post(&platform, "/api/tenants", &new).await;
+        refused.status == 503 && refused.problem().1 == "erasure_unavailable"
+    })
+    .await;
+    until(async || {
+        let ready = answer(service.request(Method::GET, "/health/ready")).await;
+        ready.status == 503 && ready.body["errors"].to_string().contains("erased")
+    })
+    .await;
+    let done = reapply_ledger(&db.admin, &db.ledger(), &db.actor(), |_, _| {}).await.unwrap();
+    assert_eq!(done.purged, [acme.id]);
+    until(async || service.get(&owner, "/api/users").await.status == 200).await;
 }
 
 /// Each step from each status, as clients see it: what does not fit is `invalid_state`.

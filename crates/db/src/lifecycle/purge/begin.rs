@@ -14,7 +14,7 @@ use crate::lifecycle::ErasureError;
 use crate::lifecycle::delete::require_confirmation;
 use crate::models::audit::{self, Action, Actor};
 use crate::models::deletion;
-use crate::models::purges::{self, Step};
+use crate::models::purges::{self, Ground, Step};
 use crate::models::tenants::{self, Status, Tenant};
 
 /// By what right a purge begins.
@@ -55,13 +55,14 @@ pub(super) async fn begin(
             return Err(Error::InvalidState { tenant, status, step: "purged" });
         }
     }
-    let (host_now, now) = match authority {
+    let (host_now, ground) = match authority {
         Authority::Confirmed { confirm, now } => {
             require_confirmation(&row, confirm)?;
-            (Timestamp::now(), now)
+            (Timestamp::now(), if now { Ground::RequestedNow } else { Ground::Requested })
         }
-        Authority::Due { host_now } => (host_now, false),
+        Authority::Due { host_now } => (host_now, Ground::RetentionOver),
     };
+    let now = ground == Ground::RequestedNow;
     if row.legal_hold {
         return Err(Error::LegalHold(tenant));
     }
@@ -72,7 +73,7 @@ pub(super) async fn begin(
     let open = ledger.open().await?;
     open.require(purges::newest_in_ledger(&tx).await?)?;
     row = deletion::set_purging(&tx, tenant, true).await?;
-    purges::begin(&tx, tenant, actor).await?;
+    purges::begin(&tx, tenant, actor, ground).await?;
     audit::record(&tx, actor, Action::PurgeBegun, tenant, &json!({ "now": now })).await?;
     tx.commit().await.doing("commit the beginning of the purge")?;
     tracing::info!(tenant.id = %tenant, "purge begun");
@@ -101,7 +102,7 @@ pub(super) async fn require_entry(
     let open = ledger.open().await?;
     open.require(purges::newest_in_ledger(&tx).await?)?;
     // Somebody set the status by hand: then the purge begins here.
-    purges::begin(&tx, tenant, actor).await?;
+    purges::begin(&tx, tenant, actor, Ground::Unknown).await?;
     let reached = purges::find(&tx, tenant).await?.map_or(Step::Begun, |purge| purge.step);
     tx.commit().await.doing("look how far the purge came")?;
     let entry = open.record(tenant).await?;

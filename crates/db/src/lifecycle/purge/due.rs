@@ -11,13 +11,13 @@ use jiff::Timestamp;
 
 use super::begin::Authority;
 use super::ledger::ErasureLedger;
-use super::{begin, go_on, session::PurgeSession, statistics};
+use super::{begin, certificate, go_on, session::PurgeSession, statistics};
 use crate::background;
 use crate::error::{Error, ErrorKind};
 use crate::ids::TenantId;
 use crate::installation::Installation;
 use crate::models::audit::Actor;
-use crate::models::{deletion, purges};
+use crate::models::{deletion, purge_watch, purges};
 
 /// After the server's clock jumped.
 const PAUSE_AFTER_JUMP: Duration = Duration::from_secs(3600);
@@ -95,6 +95,8 @@ pub async fn purge_due(
             Err(error) => return Err(error),
         }
     }
+    drop(db);
+    certificate::look_at_certificates(admin, actor).await?;
     Ok(round)
 }
 
@@ -105,10 +107,10 @@ async fn may_begin(
 ) -> Result<bool, Error> {
     let erasure = &installation.config().erasure;
     let gap = MIN_GAP.max(erasure.check_every * 3);
-    match purges::look(db, gap, PAUSE_AFTER_JUMP).await? {
-        purges::Look::Steady => {}
-        purges::Look::Elsewhere | purges::Look::Paused => return Ok(false),
-        purges::Look::Jumped(seconds) => {
+    match purge_watch::look(db, gap, PAUSE_AFTER_JUMP).await? {
+        purge_watch::Look::Steady => {}
+        purge_watch::Look::Elsewhere | purge_watch::Look::Paused => return Ok(false),
+        purge_watch::Look::Jumped(seconds) => {
             tracing::warn!(
                 seconds,
                 "the server's clock went on by this much since somebody last looked for tenants to purge: no service \
@@ -142,7 +144,7 @@ async fn purge(
     go_on(&mut session, ledger, actor, &mut |_| {}).await.map(|_| true)
 }
 
-fn concerns_all(error: &Error) -> bool {
+pub(super) fn concerns_all(error: &Error) -> bool {
     match error {
         Error::Erasure(error) => error.concerns_all(),
         error => error.kind() == ErrorKind::Unavailable,

@@ -8,17 +8,18 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
-use tokio_postgres::{GenericClient, Transaction};
 
 use super::blockers::{self, Blocker};
+use super::inventory;
 use super::session::PurgeSession;
 use crate::direct::AdminDb;
 use crate::error::{Doing, Error};
 use crate::ids::TenantId;
 use crate::lifecycle::{ErasureError, access};
-use crate::models::{purges, tenants};
+use crate::models::tenants;
+use crate::operate::{close_shells_of, end_sessions};
 
 /// Yields how many transactions of lanes were ended.
 pub(super) async fn freeze(session: &mut PurgeSession<'_>) -> Result<u64, Error> {
@@ -27,14 +28,16 @@ pub(super) async fn freeze(session: &mut PurgeSession<'_>) -> Result<u64, Error>
     let tx = session.begin_dropping().await?;
     let row = tenants::lock(&tx, tenant).await?;
     let mut lanes = access::revoke(&tx, &admin.roles, tenant, None).await?;
+    let shells = close_shells_of(&tx, &admin.roles, tenant).await?;
     access::require_nobody(&tx, &admin.roles, tenant).await?;
+    end_sessions(&tx, &shells).await?;
     lanes.push(row.lane);
     tx.batch_execute(&format!("SET LOCAL ROLE {}", admin.roles.owner()))
         .await
         .doing("act as the owner")?;
     close(&tx, admin, tenant, &schema, &copies).await?;
     tx.batch_execute("SET LOCAL ROLE NONE").await.doing("act as the admin")?;
-    inventory(&tx, tenant, &schema, &copies).await?;
+    inventory::note(&tx, tenant, &schema, &copies).await?;
     tx.commit().await.doing("commit the freeze")?;
     let ended = access::settle(admin, &lanes).await?;
     wait(session, &schema, &copies).await?;
@@ -84,48 +87,6 @@ async fn close(
     }
     let members = left.iter().map(|row| row.get(0)).collect();
     Err(Error::StillReachable { tenant, members })
-}
-
-/// Notes what there is, before anything of it goes: for the report, and to find what points to it later.
-async fn inventory(
-    tx: &impl GenericClient,
-    tenant: TenantId,
-    schema: &str,
-    copies: &str,
-) -> Result<(), Error> {
-    let row = tx
-        .query_typed_one(
-            "WITH spaces AS (
-                 SELECT oid, nspname FROM pg_namespace WHERE nspname = $1 OR starts_with(nspname, $2)
-             ), relations AS (
-                 SELECT c.relkind, greatest(c.reltuples, 0) AS rows, c.relpages, t.relpages AS toast_pages
-                 FROM spaces s
-                 JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = s.oid
-                 JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
-                 LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
-             )
-             SELECT (SELECT coalesce(array_agg(oid ORDER BY oid), '{}') FROM spaces),
-                    (SELECT count(*) FROM spaces WHERE nspname NOT IN ($1, $2 || 'purging')),
-                    count(*) FILTER (WHERE relkind IN ('r', 'p', 'f')),
-                    coalesce(sum(rows) FILTER (WHERE relkind = 'r'), 0)::float8,
-                    coalesce(sum(relpages::bigint + coalesce(toast_pages, 0)), 0)::bigint
-                        * current_setting('block_size')::bigint,
-                    (SELECT count(*) FROM pg_largeobject_metadata m JOIN pg_roles r ON r.oid = m.lomowner
-                      WHERE r.rolname = $1)
-             FROM relations",
-            &[(&schema, Type::TEXT), (&copies, Type::TEXT)],
-        )
-        .await
-        .doing("look what the tenant has")?;
-    let existed = json!({
-        "copies": row.get::<_, i64>(1),
-        "tables": row.get::<_, i64>(2),
-        "rows_estimate": row.get::<_, f64>(3),
-        "bytes_estimate": row.get::<_, i64>(4),
-        "large_objects": row.get::<_, i64>(5),
-    });
-    purges::set_existed(tx, tenant, &existed).await?;
-    purges::add_schema_oids(tx, tenant, &row.get::<_, Vec<u32>>(0)).await
 }
 
 /// Waits for the transactions that are older than the freeze and could have added something, as long as

@@ -4,24 +4,30 @@
 //! killed anywhere is called again and goes on. `begin` decides, and enters it in the `ledger`, before
 //! which nothing is dropped; `freeze` makes sure that nobody adds anything; `objects` empties the schemas
 //! in batches; `role` takes large objects and the role; `finish` the rows of shared tables (`shared`),
-//! leaves the tombstone, and checks that nothing is left; `statistics` is for several purges at once.
-//! `due` does all that in the background.
+//! leaves the tombstone, has `verify` look whether anything is left, and issues the `certificate`;
+//! `statistics` is for several purges at once. `due` does all that in the background. `reapply` erases again
+//! what a restore has brought back.
 
 mod begin;
 mod blockers;
+mod certificate;
 mod due;
 mod finish;
 mod freeze;
+mod inventory;
 mod ledger;
 mod objects;
+mod reapply;
 mod report;
 mod role;
 mod session;
 mod shared;
 mod statistics;
+mod verify;
 
 use std::time::Instant;
 
+use crate::audit;
 use crate::direct::AdminDb;
 use crate::error::Error;
 use crate::ids::TenantId;
@@ -30,11 +36,18 @@ use crate::models::purges::{self, Step};
 use crate::models::tenants::Tenant;
 
 pub use begin::Authority;
+pub use certificate::{
+    BackupsHold, Certificate, CertificateStatus, ErasureCounts, FiledCheck, check_certificate,
+    count_erasures, declare_replica_gone, get_certificate, look_at_certificates,
+    refresh_certificate,
+};
 pub use due::{Round, purge_due, run_due_purges};
 pub use ledger::{ErasureEntry, ErasureLedger};
+pub use reapply::{Reapplied, reapply_ledger, require_erased_stay_erased};
 pub use report::{PurgeProgress, PurgeReport};
-pub use shared::shared_tables;
+pub use shared::{find_shared_tables, shared_tables};
 pub use statistics::rewrite_statistics;
+pub use verify::{Parameter, Place};
 
 use session::PurgeSession;
 
@@ -126,6 +139,7 @@ async fn steps(
     let unlinked = role::drop_role(session).await?;
     session.done(Step::RoleDropped, started, unlinked, progress).await?;
     finish::finish(session, actor, progress).await?;
+    audit::seal_and_anchor(session.admin, ledger.dir()).await;
     report::read(&session.client, session.tenant).await
 }
 

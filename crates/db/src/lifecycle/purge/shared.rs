@@ -1,14 +1,16 @@
 //! The rows of shared tables that name a tenant, and what becomes of them.
 //!
-//! A test finds every public table with a `tenant_id` or a `schema_name`, and fails if one is missing here.
+//! A test finds every public table with a column that names a tenant, and fails if one is missing here.
 
 use tokio_postgres::GenericClient;
 
+use super::verify;
+use crate::direct::AdminDb;
 use crate::error::{Doing, Error};
 use crate::ids::TenantId;
 
 #[derive(Debug, Clone, Copy)]
-enum Rule {
+pub(super) enum Rule {
     /// Its rows go with the tenant.
     Deleted,
     /// Its rows stay: they hold ids, times and numbers, nothing personal.
@@ -27,11 +29,26 @@ const TABLES: &[(&str, &str, Rule)] = &[
     ("idempotency_keys", "tenant_id", Rule::Deleted),
     ("audit_log", "tenant_id", Rule::Kept),
     ("purges", "tenant_id", Rule::Kept),
+    ("certificates", "tenant_id", Rule::Kept),
 ];
 
 /// The public tables that have a rule, with the column by which they name a tenant.
 pub fn shared_tables() -> impl Iterator<Item = (&'static str, &'static str)> {
     TABLES.iter().map(|(table, column, _)| (*table, *column))
+}
+
+/// Tables outside of the tenants' schemas with a column that names a tenant, as `schema.table` and column,
+/// as a purge finds them.
+///
+/// # Errors
+/// [`Error::Unavailable`] or [`Error::Database`].
+pub async fn find_shared_tables(admin: &AdminDb) -> Result<Vec<(String, String)>, Error> {
+    let db = admin.connection().await?;
+    let all = verify::list_shared(&**db).await?;
+    let deciding = all.iter().filter(|column| verify::is_shared_column(column, &all));
+    Ok(deciding
+        .map(|column| (format!("{}.{}", column.schema, column.table), column.column.clone()))
+        .collect())
 }
 
 fn to_delete(tenant: TenantId) -> impl Iterator<Item = (&'static str, String)> {
@@ -53,12 +70,9 @@ pub(super) async fn delete(tx: &impl GenericClient, tenant: TenantId) -> Result<
     tx.batch_execute(&statements.join("; ")).await.doing("delete the tenant's shared rows")
 }
 
-/// A query for the tables that still have some, and how many.
-pub(super) fn left(tenant: TenantId) -> String {
-    let counts: Vec<String> = to_delete(tenant)
-        .map(|(table, condition)| {
-            format!("SELECT 'public.{table}', count(*) FROM public.{table} WHERE {condition}")
-        })
-        .collect();
-    counts.join(" UNION ALL ")
+/// What becomes of a public table's rows that name the tenant by this column; none for a table that is not
+/// Tenantry's.
+pub(super) fn rule(table: &str, column: &str) -> Option<Rule> {
+    let found = TABLES.iter().find(|(name, by, _)| (*name, *by) == (table, column));
+    found.map(|(_, _, rule)| *rule)
 }

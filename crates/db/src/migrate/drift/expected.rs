@@ -97,7 +97,7 @@ pub(super) async fn expected(
     let (set, tenant) = (&migrations.tenant, SetKind::Tenant);
     let mut scratch = Scratch::open(admin).await?;
     let applied = ledger::applied_to(scratch.client(), "public").await?;
-    if applied.iter().map(|entry| entry.version).max() != Some(migrations.public.head()) {
+    if ledger::newest(&applied) != migrations.public.head() {
         scratch.close().await?;
         scratch = Scratch::open_apart(admin).await?;
         if let Err(problem) = scratch.public_at_head(&migrations.public).await? {

@@ -48,6 +48,8 @@ fn hooks() -> Vec<(String, String)> {
         ddl("ddl_command_start", "DROP SCHEMA"),
         ddl("sql_drop", "DROP SCHEMA"),
         row("migrations", "DELETE", ""),
+        row("certificates", "INSERT", ""),
+        commit("certificates", "INSERT", ""),
         row("tenants", "UPDATE", "WHEN (NEW.status = 'purged')"),
         commit("tenants", "UPDATE", "WHEN (NEW.status = 'purged')"),
     ];
@@ -111,6 +113,9 @@ async fn wherever_it_stops_it_goes_on_from_there() {
             assert!(status == "purging" || status == "deleted" && !known, "{arm}: {status}");
             let report = purge(&db, &tenant).await.unwrap_or_else(|e| panic!("{arm}: {e:?}"));
             assert!(report.finished_at.is_some());
+            let certificates =
+                format!("SELECT count(*)::text FROM public.certificates WHERE tenant_id = '{id}'");
+            assert_eq!(texts(&superuser, &certificates).await, ["1"], "it {way} at `{arm}`");
             let entries = db.ledger().entries().unwrap();
             assert_eq!(entries.iter().filter(|e| e.tenant_id == id).count(), 1, "{arm}");
         }
