@@ -76,6 +76,33 @@ impl Programs {
     }
 }
 
+/// The server's program, of the version that made some data.
+///
+/// # Errors
+/// [`Error::MissingBinary`]; [`Error::UnsupportedVersion`] if it is there in other versions only.
+pub(crate) async fn find_postgres(major_of_data: Option<u32>) -> Result<PathBuf> {
+    let mut unsuitable = None;
+    for place in usual_places().await {
+        let program = place.join("postgres");
+        if !program.is_file() {
+            continue;
+        }
+        let version = version_of(&program).await?;
+        if suits(major(&version), major_of_data) {
+            return Ok(program);
+        }
+        unsuitable.get_or_insert(version);
+    }
+    let Some(found) = unsuitable else {
+        return Err(Error::MissingBinary { names: vec!["postgres".to_owned()] });
+    };
+    let needed = major_of_data.map_or_else(
+        || format!("{OLDEST_MAJOR} or newer"),
+        |major| format!("{major}, which made the data,"),
+    );
+    Err(Error::UnsupportedVersion { name: "postgres".to_owned(), found, needed })
+}
+
 /// One of PostgreSQL's client programs, such as `psql`: in `PATH`, else where the servers' programs are looked
 /// for, the newest version first.
 ///

@@ -35,8 +35,8 @@ pub(crate) async fn run(
     let (mut command, log) = launch::command(layout, program, layout.root(), name)?;
     command.args(arguments).envs(environment.iter().copied());
     let mut tool = Tool(command.spawn().map_err(Error::io("run the program", program))?);
-    if let Some(process) = tool.0.id().and_then(ProcessId::of) {
-        PidFile::now(process, 0).write(layout, NOTE)?;
+    if let Some(pid) = tool.0.id() {
+        note(layout, pid)?;
     }
     let status = tool.0.wait().await.map_err(Error::io("wait for", program))?;
     PidFile::remove(layout, NOTE)?;
@@ -45,6 +45,14 @@ pub(crate) async fn run(
     }
     let log_path = log.path().to_owned();
     Err(Error::Tool { name, how: status.to_string(), log_tail: log.tail(), log_path })
+}
+
+/// Notes down a tool that runs, the leader of its group.
+pub(crate) fn note(layout: &Layout, pid: u32) -> Result<()> {
+    match ProcessId::of(pid) {
+        Some(process) => PidFile::now(process, 0).write(layout, NOTE),
+        None => Ok(()),
+    }
 }
 
 /// Ends a tool that a cancelled or killed run has left, before anybody clears up its directory.
