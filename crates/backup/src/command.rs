@@ -37,12 +37,24 @@ impl Program {
         &self,
         name: &'static str,
         arguments: impl IntoIterator<Item = A>,
+        said: impl FnMut(&str),
+    ) -> Result<String> {
+        self.run_noted(name, arguments, said, |_| Ok(())).await
+    }
+
+    /// As [`run`](Self::run); the process, which leads its group, is told to `begun` first.
+    pub(crate) async fn run_noted<A: AsRef<OsStr>>(
+        &self,
+        name: &'static str,
+        arguments: impl IntoIterator<Item = A>,
         mut said: impl FnMut(&str),
+        begun: impl FnOnce(u32) -> Result<()>,
     ) -> Result<String> {
         let mut command = self.command();
         command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().map_err(Error::io("run the program", &self.path))?;
         let mut running = Running(child);
+        running.0.id().map_or(Ok(()), begun)?;
         let (stdout, stderr) = (running.0.stdout.take(), running.0.stderr.take());
         let mut words = Words::default();
         let (output, heard, status) = tokio::join!(

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use tenantry_stack::{ServerUser, files};
+use tenantry_stack::{Scratch, ServerUser, files};
 
 use crate::archive::Archive;
 use crate::backups::{Backup, BackupKind, Repository};
@@ -218,6 +218,52 @@ impl Engine {
     pub async fn recoverable(&self, repository: &Repository) -> Result<Recoverable> {
         let archives = self.archives(repository).await?;
         Ok(Recoverable::find(&repository.backups, &archives))
+    }
+
+    /// Restores the files of a backup into a scratch directory, as they were copied: not yet consistent.
+    ///
+    /// # Errors
+    /// [`Error::Repository`], [`Error::Engine`]. What was restored until then is wiped with the directory.
+    pub(crate) async fn restore_files(
+        &self,
+        label: &str,
+        scratch: &Scratch,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<()> {
+        let conf = format!("--config={}", self.layout.conf().display());
+        let stanza = format!("--stanza={}", self.settings.stanza);
+        let arguments = [
+            conf,
+            stanza,
+            format!("--pg1-path={}", scratch.data_dir().display()),
+            // Links to where the server has them would be written through.
+            format!("--tablespace-map-all={}", scratch.root().join("tablespaces").display()),
+            format!("--set={label}"),
+            // Where the recovery ends is said on the server's command line: nothing of it is left behind in
+            // `postgresql.auto.conf`, where the next replica would find it.
+            "--type=none".to_owned(),
+            "--log-level-stderr=detail".to_owned(),
+            "restore".to_owned(),
+        ];
+        let said = |line: &str| {
+            if let Some(now) = Progress::of_line(line) {
+                progress(now);
+            }
+        };
+        let begun = |pid| Ok(scratch.note_tool(pid)?);
+        self.program.run_noted("restore", arguments, said, begun).await.map(drop)
+    }
+
+    /// How a server that lies in `directory` gets its log from the repository.
+    pub(crate) fn restore_command(&self, directory: &Path) -> String {
+        let word = |path: &Path| conf::shell_word(&path.display().to_string());
+        format!(
+            "{} --config={} --stanza={} --pg1-path={} archive-get %f \"%p\"",
+            word(&self.program.path),
+            word(&self.layout.conf()),
+            self.settings.stanza,
+            word(directory),
+        )
     }
 
     /// Reads every file of the repository, and remembers what came of it.

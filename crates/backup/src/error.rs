@@ -5,6 +5,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use tenantry_db::ErrorKind;
 
 /// What this crate's functions return.
@@ -101,9 +102,93 @@ pub enum Error {
     /// A directory or file can't be had, or belongs to somebody else.
     #[error(transparent)]
     Place(#[from] tenantry_stack::Error),
+    /// The moment was not given as one moment of the world's time.
+    #[error("`{text}` is no moment that can be restored to: {reason}")]
+    InvalidTime {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The moment lies where nothing can be recovered.
+    #[error("{moment} can't be recovered: {reason}{}", in_lines(windows))]
+    NotRecoverable {
+        /// The moment.
+        moment: String,
+        /// Why not.
+        reason: String,
+        /// What can be recovered, each window in words.
+        windows: Vec<String>,
+    },
+    /// Nothing was committed behind the moment, so nobody can tell whether it was reached.
+    #[error("no commit behind {moment} is in the repository{}", last_commit(last.as_ref()))]
+    NothingBehind {
+        /// The moment.
+        moment: Timestamp,
+        /// The last commit that is.
+        last: Option<String>,
+    },
+    /// The server runs, and its directory is to be replaced.
+    #[error("the server in `{}` runs, as process {pid}", path.display())]
+    ServerRuns {
+        /// Its directory.
+        path: PathBuf,
+        /// Its process.
+        pid: u32,
+    },
+    /// There is something where the restored server is to be.
+    #[error("`{}` is there, and not empty", path.display())]
+    TargetTaken {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The disk has too little room for the restored server.
+    #[error("`{}` has {} MiB free, and {} MiB are needed", path.display(), free_bytes >> 20, needed_bytes >> 20)]
+    NoRoom {
+        /// A directory on the disk.
+        path: PathBuf,
+        /// What is free.
+        free_bytes: u64,
+        /// What is needed.
+        needed_bytes: u64,
+    },
+    /// The restored server does not recover, or not in time.
+    #[error("the restored server did not recover")]
+    NotRecovered(#[source] tenantry_stack::Error),
+    /// The restored server could not be shown to be what was asked for. It was thrown away.
+    #[error("the restored server is not what was asked for: {reason}")]
+    Unproven {
+        /// What is odd.
+        reason: String,
+    },
+    /// The restored server has tenants that were erased, and not all of them could be erased again.
+    #[error("the restored server has tenants that were erased: {}", left.join("; "))]
+    StillErased {
+        /// Each with why.
+        left: Vec<String>,
+    },
+    /// The restored server could not be asked.
+    #[error("could not {action} on the restored server")]
+    Scratch {
+        /// What was tried, as a verb phrase.
+        action: &'static str,
+        /// Why not.
+        source: tokio_postgres::Error,
+    },
     /// The installation's database, or its configuration.
     #[error(transparent)]
     Database(#[from] tenantry_db::Error),
+}
+
+fn in_lines(windows: &[String]) -> String {
+    if windows.is_empty() {
+        return "; there is no window of recoverability".to_owned();
+    }
+    format!("; every moment can be between\n  {}", windows.join("\n  "))
+}
+
+fn last_commit(last: Option<&String>) -> String {
+    last.map_or_else(String::new, |last| format!(", the last one was at {last}"))
 }
 
 fn words(message: &str) -> String {
@@ -114,11 +199,16 @@ impl Error {
     /// What the error means to somebody who does not know its details.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Disabled => ErrorKind::Invalid,
+            Self::Disabled | Self::InvalidTime { .. } => ErrorKind::Invalid,
             Self::Busy => ErrorKind::Busy,
             Self::ServerAway { .. } | Self::ArchiveTimeout { .. } => ErrorKind::Unavailable,
             Self::NoStanza => ErrorKind::NotFound,
-            Self::UnsupportedVersion { .. } => ErrorKind::Refused,
+            Self::UnsupportedVersion { .. }
+            | Self::NotRecoverable { .. }
+            | Self::NothingBehind { .. }
+            | Self::ServerRuns { .. }
+            | Self::TargetTaken { .. }
+            | Self::NoRoom { .. } => ErrorKind::Refused,
             Self::MissingProgram
             | Self::NotArchiving { .. }
             | Self::RepositoryFull { .. }
@@ -127,7 +217,13 @@ impl Error {
             | Self::Engine { .. }
             | Self::Unintelligible { .. }
             | Self::Io { .. }
-            | Self::Place(_) => ErrorKind::Internal,
+            | Self::NotRecovered(_)
+            | Self::Unproven { .. }
+            | Self::StillErased { .. }
+            | Self::Scratch { .. } => ErrorKind::Internal,
+            // Somebody else restores into the same directory.
+            Self::Place(tenantry_stack::Error::Locked { .. }) => ErrorKind::Busy,
+            Self::Place(_) => ErrorKind::Internal,
             Self::Database(error) => error.kind(),
         }
     }
@@ -163,11 +259,36 @@ impl Error {
             Self::Repository { .. } => {
                 "is `backup.secret` the one that it was made with? `docs/runbooks/backup-repository.md` goes on"
             }
+            Self::InvalidTime { .. } => {
+                "write it with its offset from UTC, as 2026-11-24T14:32:00+01:00 or 2026-11-24T13:32:00Z; \
+                 `now` is the newest that there is"
+            }
+            Self::NotRecoverable { .. } => {
+                "`tenantry backup list` shows windows and gaps; `--to now` restores the newest that there is"
+            }
+            Self::NothingBehind { .. } => "`--to now` restores everything that there is",
+            Self::ServerRuns { .. } => {
+                "stop it, and whatever starts it again; or restore beside it with `--target-dir`"
+            }
+            Self::TargetTaken { .. } => "name a directory that is not there yet",
+            Self::NoRoom { .. } => {
+                "make room; or restore to another disk with `--target-dir`. The old directory is kept, so \
+                 there must be room for two"
+            }
+            Self::NotRecovered(error) => return error.hint(),
+            Self::Unproven { .. } => {
+                "nothing was changed; `tenantry backup list` shows the timelines, `tenantry backup check \
+                 --verify` whether the repository is whole"
+            }
+            Self::StillErased { .. } => {
+                "nothing was changed; mend what stands against it and restore again"
+            }
             Self::Place(error) => return error.hint(),
             Self::Database(error) => return error.hint(),
             Self::Interrupted { .. }
             | Self::Engine { .. }
             | Self::Unintelligible { .. }
+            | Self::Scratch { .. }
             | Self::Io { .. } => return None,
         };
         Some(hint.to_owned())

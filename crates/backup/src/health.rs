@@ -14,7 +14,7 @@ use tenantry_db::AdminDb;
 use tenantry_db::doctor::Outcome;
 use tenantry_db::models::backups::{self, BackupCheck, BackupReport, ServerLog};
 
-use self::disk::Disk;
+pub(crate) use self::disk::Disk;
 use crate::backups::{Backup, Repository};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -111,7 +111,7 @@ fn unreadable(error: &Error) -> Examination {
 }
 
 /// The error and what is behind it.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

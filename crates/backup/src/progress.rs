@@ -24,7 +24,8 @@ impl Progress {
             return Some(Self::Expiring);
         }
         // `DETAIL: backup file /path (bundle 1/0, 88B, 0.00%) checksum …`; the path may hold anything.
-        let end = line.contains("backup file ").then(|| line.rfind("%)")).flatten()?;
+        let is_file = line.contains("backup file ") || line.contains("restore file ");
+        let end = is_file.then(|| line.rfind("%)")).flatten()?;
         let begin = line[..end].rfind(", ")? + 2;
         let percent: f64 = line[begin..end].parse().ok()?;
         (0.0..=100.0).contains(&percent).then_some(Self::Copying { percent })

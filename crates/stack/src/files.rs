@@ -74,12 +74,18 @@ pub fn remove_directory(path: &Path) -> Result<()> {
 }
 
 /// Removes a file; it may be gone already.
-pub(crate) fn remove_file(path: &Path) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Io`], [`Error::DiskFull`].
+pub fn remove_file(path: &Path) -> Result<()> {
     absent_is_fine(fs::remove_file(path)).map_err(Error::io("remove", path))
 }
 
 /// Gives a finished directory its name, so that nobody ever sees a half-made one under it.
-pub(crate) fn publish_directory(from: &Path, to: &Path) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Io`], [`Error::DiskFull`].
+pub fn publish_directory(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(Error::io("rename to", to))?;
     let parent = to.parent().unwrap_or(to);
     File::open(parent)

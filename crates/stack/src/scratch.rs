@@ -183,7 +183,8 @@ impl Scratch {
     fn write_configuration(&self) -> Result<()> {
         const ACCESS: &str = "local all all trust\n";
         let user = Some(self.layout.user());
-        for (name, text) in [("postgresql.conf", ""), ("pg_hba.conf", ACCESS), ("pg_ident.conf", "")]
+        for (name, text) in
+            [("postgresql.conf", ""), ("pg_hba.conf", ACCESS), ("pg_ident.conf", "")]
         {
             files::write_private(&self.layout.sockets().join(name), text, user)?;
         }
@@ -237,7 +238,7 @@ const FIXED: [(&str, &str); 32] = [
     ("autovacuum", "off"),
     ("log_destination", "stderr"),
     ("logging_collector", "off"),
-    ("log_min_messages", "log"),
+    ("log_min_messages", "warning"),
     ("log_line_prefix", "%m [%p] "),
     ("lc_messages", "C"),
     ("timezone", "UTC"),

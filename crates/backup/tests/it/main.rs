@@ -5,6 +5,7 @@
 mod damage;
 mod full;
 mod making;
+mod restoring;
 mod s3;
 mod watching;
 mod world;

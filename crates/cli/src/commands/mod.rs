@@ -1,8 +1,8 @@
 //! One file for each command.
 
 mod audit;
-mod certificate;
 mod backup;
+mod certificate;
 mod config;
 mod deletion;
 mod doctor;

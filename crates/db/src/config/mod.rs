@@ -11,7 +11,7 @@ mod read;
 mod show;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::Error;
@@ -174,6 +174,25 @@ impl Config {
     /// [`Error::Config`] with every problem that `read` met.
     pub fn section<T>(&self, read: impl FnOnce(&mut Reader<'_>) -> T) -> Result<T, Error> {
         Reader::run(&self.layers, read)
+    }
+
+    /// The same installation on a server that is reached through a socket: a copy that was restored.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `database.direct_url` is not set.
+    pub fn of_copy(&self, socket_dir: &Path, port: u16) -> Result<Self, Error> {
+        let direct = self.database.direct()?;
+        let mut server = tokio_postgres::Config::new();
+        server.host_path(socket_dir).port(port);
+        server.user(direct.get_user().unwrap_or_default());
+        server.dbname(direct.get_dbname().unwrap_or_default());
+        if let Some(password) = direct.get_password() {
+            server.password(password);
+        }
+        let mut copy = self.clone();
+        (copy.database.url, copy.database.replica_urls) = (None, Vec::new());
+        copy.database.direct_url = Some(server);
+        Ok(copy)
     }
 
     /// Every setting in effect as TOML, secrets hidden.

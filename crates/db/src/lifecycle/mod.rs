@@ -7,6 +7,7 @@ mod erasure_error;
 mod purge;
 mod ready_pool;
 mod relocate;
+mod rewind;
 mod suspend;
 mod transfer;
 mod update;
@@ -26,6 +27,9 @@ pub use purge::{
 };
 pub use ready_pool::{fill_ready_pool, keep_ready_pool};
 pub use relocate::{Relocated, resize_lanes};
+pub use rewind::{
+    LostDecision, StandingTenant, decide_again, list_standings, lost_decisions, record_rewind,
+};
 pub(crate) use suspend::limit_waiting;
 pub use suspend::{resume_tenant, suspend_tenant, suspend_tenant_now};
 pub use transfer::{

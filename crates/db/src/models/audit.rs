@@ -73,6 +73,7 @@ pub(crate) enum Action {
     Imported,
     StatementRun,
     ShellOpened,
+    Rewound,
 }
 
 impl Action {
@@ -101,6 +102,7 @@ impl Action {
             Self::Imported => "tenant.imported",
             Self::StatementRun => "tenant.statement_run",
             Self::ShellOpened => "tenant.shell_opened",
+            Self::Rewound => "installation.rewound",
         }
     }
 }

@@ -139,3 +139,41 @@ pub async fn server_log(admin: &AdminDb) -> Result<ServerLog, Error> {
         bytes: row.get("bytes"),
     })
 }
+
+/// Commits something, so that the log has a commit behind this moment. Yields the server's time before it.
+///
+/// # Errors
+/// [`Error::Unavailable`] or [`Error::Database`].
+pub async fn commit_once(admin: &AdminDb) -> Result<Timestamp, Error> {
+    let db = admin.connection().await?;
+    let row = db
+        .query_typed_one("SELECT clock_timestamp(), pg_current_xact_id()::text", &[])
+        .await
+        .doing("commit a mark in the log")?;
+    Ok(row.get(0))
+}
+
+/// The newest time that the database itself knows of something that was committed: the heartbeat where there is
+/// one, else the audit log.
+///
+/// # Errors
+/// [`Error::Unavailable`] or [`Error::Database`].
+pub async fn newest_known_commit(admin: &AdminDb) -> Result<Option<Timestamp>, Error> {
+    let db = admin.connection().await?;
+    let doing = "look for the newest time in the database";
+    let row = db
+        .query_typed_one(
+            "SELECT to_regclass('public.heartbeat') IS NOT NULL,
+                    (SELECT max(recorded_at) FROM public.audit_log)",
+            &[],
+        )
+        .await
+        .doing(doing)?;
+    let (has_heartbeat, recorded): (bool, Option<Timestamp>) = (row.get(0), row.get(1));
+    if !has_heartbeat {
+        return Ok(recorded);
+    }
+    let beat =
+        db.query_typed_opt("SELECT beat_at FROM public.heartbeat", &[]).await.doing(doing)?;
+    Ok(recorded.max(beat.map(|row| row.get(0))))
+}

@@ -20,6 +20,7 @@ pub(super) use crate::chained_file::Recorded;
 #[derive(Debug, Clone)]
 pub struct ErasureLedger {
     file: ChainedFile,
+    anchors: bool,
 }
 
 /// One line.
@@ -56,7 +57,19 @@ impl ErasureLedger {
     pub fn new(config: &Config) -> Result<Self, Error> {
         let dir = config.erasure.ledger_dir.clone();
         let dir = dir.ok_or_else(|| Error::unset("erasure.ledger_dir"))?;
-        Ok(Self { file: ChainedFile::new(dir, Self::FILE) })
+        Ok(Self { file: ChainedFile::new(dir, Self::FILE), anchors: true })
+    }
+
+    /// The same, for work on a copy of the database: the heads of its audit log are not written beside the ledger,
+    /// where they would contradict those of the installation.
+    #[must_use]
+    pub fn of_copy(self) -> Self {
+        Self { anchors: false, ..self }
+    }
+
+    /// Whether the audit log is anchored beside it.
+    pub(crate) fn anchors(&self) -> bool {
+        self.anchors
     }
 
     /// All entries, oldest first. None if there is no file yet.
@@ -126,6 +139,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let ledger = ErasureLedger {
             file: ChainedFile::new(dir.path().join("erasure"), ErasureLedger::FILE),
+            anchors: true,
         };
         (dir, ledger)
     }
@@ -213,8 +227,10 @@ mod tests {
     #[tokio::test]
     async fn a_directory_without_a_parent_is_refused() {
         let (dir, _) = ledger();
-        let ledger =
-            ErasureLedger { file: ChainedFile::new(dir.path().join("a/b"), ErasureLedger::FILE) };
+        let ledger = ErasureLedger {
+            file: ChainedFile::new(dir.path().join("a/b"), ErasureLedger::FILE),
+            anchors: true,
+        };
         assert!(matches!(
             ledger.open().await,
             Err(Error::Erasure(ErasureError::Ledger { doing: "make the directory of", .. }))

@@ -139,7 +139,9 @@ async fn steps(
     let unlinked = role::drop_role(session).await?;
     session.done(Step::RoleDropped, started, unlinked, progress).await?;
     finish::finish(session, actor, progress).await?;
-    audit::seal_and_anchor(session.admin, ledger.dir()).await;
+    if ledger.anchors() {
+        audit::seal_and_anchor(session.admin, ledger.dir()).await;
+    }
     report::read(&session.client, session.tenant).await
 }
 
