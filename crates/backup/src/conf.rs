@@ -36,6 +36,11 @@ impl Layout {
         self.root.join("schedule.lock")
     }
 
+    /// How the last drill ended.
+    pub(crate) fn drilled(&self) -> PathBuf {
+        self.root.join("drilled.json")
+    }
+
     /// How the last `verify` ended.
     pub(crate) fn verified(&self) -> PathBuf {
         self.root.join("verified.json")

@@ -94,6 +94,10 @@ impl Engine {
         self.version
     }
 
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     pub(crate) fn owner(&self) -> &ServerUser {
         &self.program.owner
     }

@@ -16,6 +16,7 @@ use tenantry_db::models::backups::{self, BackupCheck, BackupReport, ServerLog};
 
 pub(crate) use self::disk::Disk;
 use crate::backups::{Backup, Repository};
+use crate::drill::Drilled;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
@@ -59,6 +60,7 @@ struct Facts<'a> {
     repository_disk: Option<Disk>,
     wal_disk: Option<Disk>,
     verified: Option<Verified>,
+    drilled: Option<Drilled>,
 }
 
 impl Engine {
@@ -90,6 +92,7 @@ impl Engine {
             repository_disk: self.repository_dir().and_then(|dir| Disk::of(&dir)),
             wal_disk: Disk::of(&self.settings().server.data_dir.join("pg_wal")),
             verified: self.last_verified(),
+            drilled: self.last_drilled(),
         };
         let report = BackupReport { checks: facts.checks(), numbers: facts.numbers() };
         let is_continuous = facts.is_continuous();

@@ -14,6 +14,7 @@ mod archive;
 mod backups;
 mod command;
 mod conf;
+mod drill;
 mod engine;
 mod error;
 mod lock;
@@ -28,6 +29,7 @@ mod wal;
 
 pub use archive::Archive;
 pub use backups::{Backup, BackupKind, Repository};
+pub use drill::{DrillCheck, Drilled};
 pub use engine::{Engine, Version};
 pub use error::{Error, Result};
 pub use moment::When;

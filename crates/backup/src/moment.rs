@@ -111,19 +111,16 @@ fn why_not(moment: Timestamp, recoverable: &Recoverable) -> String {
     if moment < first {
         return "it lies before the first backup".to_owned();
     }
-    if moment > last {
-        return "the repository holds nothing that is so new".to_owned();
+    // Behind a gap nothing goes on until the next backup.
+    let gap = recoverable.gaps.iter().rev().find(|gap| gap.after <= moment);
+    match gap {
+        Some(gap) => format!(
+            "it lies in or behind a gap: {} segments from `{}` on are missing",
+            gap.segments, gap.first
+        ),
+        None if moment > last => "the repository holds nothing that is so new".to_owned(),
+        None => "it lies between the windows, where no log goes on from a backup".to_owned(),
     }
-    let gap = recoverable.gaps.iter().find(|gap| (gap.after..=gap.before).contains(&moment));
-    gap.map_or_else(
-        || "it lies between the windows, where no log goes on from a backup".to_owned(),
-        |gap| {
-            format!(
-                "it lies in a gap: {} segments from `{}` on are missing",
-                gap.segments, gap.first
-            )
-        },
-    )
 }
 
 fn in_words(window: &Window) -> String {

@@ -4,13 +4,15 @@
 //! service or a backup by hand change nothing about it. One at a time decides on a machine.
 
 use std::future::pending;
+use std::pin::Pin;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tenantry_db::models::backups::save_report;
-use tenantry_db::{AdminDb, Installation, repeat};
+use tenantry_db::{AdminDb, Config, Installation, repeat};
 
 use crate::backups::{Backup, BackupKind};
+use crate::drill::Drilled;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::health::Examination;
@@ -89,6 +91,25 @@ fn verify_is_due(
     last: Option<&Verified>,
 ) -> bool {
     let Some(every) = settings.verify_every else { return false };
+    let every = SignedDuration::try_from(every).unwrap_or(SignedDuration::MAX);
+    match (last, backups.first()) {
+        (_, None) => false,
+        (None, Some(oldest)) => now.duration_since(oldest.stopped_at) >= every,
+        (Some(last), _) => {
+            let newer = backups.last().is_some_and(|it| it.stopped_at > last.at);
+            now.duration_since(last.at) >= every || !last.ok && newer
+        }
+    }
+}
+
+/// Whether a drill should be held: it is time, or the last one failed and a backup has been made since.
+fn drill_is_due(
+    now: Timestamp,
+    settings: &Settings,
+    backups: &[Backup],
+    last: Option<&Drilled>,
+) -> bool {
+    let Some(every) = settings.drill_every else { return false };
     let every = SignedDuration::try_from(every).unwrap_or(SignedDuration::MAX);
     match (last, backups.first()) {
         (_, None) => false,
@@ -194,12 +215,12 @@ impl Engine {
 /// Looking goes on while a backup is made: a large one takes hours, and the server's log goes on meanwhile.
 pub async fn keep(engine: Engine, installation: Installation, stop: impl Future<Output = ()>) {
     let every = engine.settings().check_every;
-    let (engine, admin) = (&engine, installation.admin());
+    let (engine, admin, config) = (&engine, installation.admin(), installation.config());
     let looking = repeat("look at the backups", every, pending(), || async move {
         report(engine, admin).await.map(drop)
     });
     let making = repeat("make a backup", every, pending(), || async move {
-        match keep_once(engine, admin).await {
+        match keep_once(engine, admin, config).await {
             // Somebody else is at it, on this machine.
             Err(Error::Busy) => Ok(()),
             kept => kept,
@@ -212,7 +233,7 @@ pub async fn keep(engine: Engine, installation: Installation, stop: impl Future<
     }
 }
 
-async fn keep_once(engine: &Engine, admin: &AdminDb) -> Result<()> {
+async fn keep_once(engine: &Engine, admin: &AdminDb, config: &Config) -> Result<()> {
     if let Some((due, made)) = make_if_due(engine, admin, |_| {}).await? {
         tracing::info!(label = made.label, ?due, "made a backup");
         report(engine, admin).await?;
@@ -224,6 +245,17 @@ async fn keep_once(engine: &Engine, admin: &AdminDb) -> Result<()> {
         let lock = engine.lock()?;
         engine.verify().await?;
         drop(lock);
+        report(engine, admin).await?;
+    }
+    let last = engine.last_drilled();
+    if drill_is_due(Timestamp::now(), engine.settings(), &backups, last.as_ref()) {
+        // Boxed, since the compiler can't see otherwise that it may move between threads.
+        let drilling: Pin<Box<dyn Future<Output = Result<Drilled>> + Send + '_>> =
+            Box::pin(engine.drill(config, |_| {}));
+        let drilled = drilling.await?;
+        if !drilled.ok {
+            tracing::error!(problems = drilled.problems(), "a backup could not be restored");
+        }
         report(engine, admin).await?;
     }
     Ok(())

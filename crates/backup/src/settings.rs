@@ -41,6 +41,10 @@ pub struct Settings {
     pub check_every: Duration,
     /// How often the whole repository is read, if ever.
     pub verify_every: Option<Duration>,
+    /// How often the newest backup is restored to a scratch server, if ever.
+    pub drill_every: Option<Duration>,
+    /// Where scratch servers lie.
+    pub scratch_dir: PathBuf,
     /// zstd's level.
     pub compress_level: u16,
     /// Processes that compress and copy.
@@ -118,7 +122,7 @@ impl Settings {
 fn read(reader: &mut Reader<'_>, port: u16, on_host: bool) -> Settings {
     let (enabled, local) = (reader.truth("backup.enabled"), reader.truth("backup.local"));
     let is_needed = enabled && (local || on_host);
-    let settings = Settings {
+    let mut settings = Settings {
         enabled,
         local,
         stanza: stanza(reader),
@@ -137,10 +141,15 @@ fn read(reader: &mut Reader<'_>, port: u16, on_host: bool) -> Settings {
         diff_every: interval(reader, "backup.diff_every"),
         check_every: reader.duration("backup.check_every"),
         verify_every: interval(reader, "backup.verify_every"),
+        drill_every: interval(reader, "backup.drill_every"),
+        scratch_dir: absolute(reader, "backup.scratch_dir"),
         compress_level: reader.integer("backup.compress_level", 1..=19),
         process_max: reader.integer("backup.process_max", 1..=128),
         free_space_percent: reader.integer("backup.free_space_percent", 1..=90),
     };
+    if settings.scratch_dir.as_os_str().is_empty() {
+        settings.scratch_dir = settings.dir.join("scratch");
+    }
     rules(reader, &settings, is_needed);
     settings
 }
@@ -163,6 +172,9 @@ fn rules(reader: &mut Reader<'_>, settings: &Settings, is_needed: bool) {
     }
     let data_dir = &server.data_dir;
     let inside = |path: &Path| !data_dir.as_os_str().is_empty() && path.starts_with(data_dir);
+    if inside(&settings.scratch_dir) {
+        reader.problem("backup.scratch_dir", "must not lie in `backup.pg_data_dir`");
+    }
     if inside(dir) {
         reader.problem("backup.dir", "must not lie in `backup.pg_data_dir`");
     }

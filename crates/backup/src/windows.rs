@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::archive::Archive;
@@ -84,9 +84,14 @@ impl Recoverable {
         all
     }
 
-    /// The window that a moment lies in.
+    /// The window that a moment lies in. Times of arrival are known to the second, so a moment within the last
+    /// one may lie in it; if it does not, the recovery says so.
     pub fn window_of(&self, moment: Timestamp) -> Option<&Window> {
-        self.windows.iter().find(|window| (window.from..=window.to).contains(&moment))
+        let within = |more: SignedDuration| {
+            let holds = move |window: &&Window| window.from <= moment && moment <= window.to + more;
+            self.windows.iter().find(holds)
+        };
+        within(SignedDuration::ZERO).or_else(|| within(SignedDuration::from_secs(1)))
     }
 
     /// The window that reaches furthest.

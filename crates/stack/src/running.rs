@@ -102,24 +102,35 @@ impl RunningServer {
     ) -> Result<()> {
         let deadline = Instant::now() + patience;
         while Instant::now() < deadline {
-            // A stranger on the port may take the question and never answer, so the server's end
-            // is watched meanwhile.
-            let answer = tokio::select! {
-                biased;
-                status = self.child.wait() => return Err(self.start_failed(status)),
-                answer = timeout(QUESTION_PATIENCE, is_ready()) => answer,
-            };
-            if answer.unwrap_or(Ok(false))? {
+            if self.ask(is_ready()).await? {
                 return Ok(());
             }
             sleep(POLL).await;
         }
-        Err(Error::StartTimeout {
+        Err(self.start_timeout(patience))
+    }
+
+    /// One question, to which the end of the server is an answer, too: a stranger on the port may take the
+    /// question and never answer it.
+    pub(crate) async fn ask(
+        &mut self,
+        question: impl Future<Output = Result<bool>>,
+    ) -> Result<bool> {
+        let answer = tokio::select! {
+            biased;
+            status = self.child.wait() => return Err(self.start_failed(status)),
+            answer = timeout(QUESTION_PATIENCE, question) => answer,
+        };
+        answer.unwrap_or(Ok(false))
+    }
+
+    pub(crate) fn start_timeout(&self, patience: Duration) -> Error {
+        Error::StartTimeout {
             server: self.server,
             waited_s: patience.as_secs(),
             log_tail: self.log.tail(),
             log_path: self.log.path().to_owned(),
-        })
+        }
     }
 
     /// Says that the server is ready, with how long that took.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::time::{Instant, sleep};
 use tokio_postgres::NoTls;
 
 use crate::binaries;
@@ -21,7 +22,7 @@ use crate::layout::Layout;
 use crate::leftovers;
 use crate::lock::DirectoryLock;
 use crate::postmaster_file;
-use crate::process::{ProcessId, send};
+use crate::process::{POLL, ProcessId, send};
 use crate::running::RunningServer;
 use crate::server::Server;
 use crate::tool;
@@ -109,14 +110,7 @@ impl Scratch {
             RunningServer::spawn(&self.layout, Server::Primary, &program, arguments, PORT)?;
         let running = self.running.insert(running);
         let config = socket_config(&sockets, "postgres", "postgres");
-        let ready = running
-            .wait_until_ready(patience, async || {
-                if !postmaster_file::says_ready(directory)? {
-                    return Ok(false);
-                }
-                Ok(takes_writes(&config).await)
-            })
-            .await;
+        let ready = wait_until_ready(running, directory, &config, patience).await;
         if ready.is_err() {
             // The reason why it did not start matters more than how it was stopped.
             let _ = self.stop().await;
@@ -252,6 +246,8 @@ impl Drop for Scratch {
             // Its children end with it. There is a number only while nobody has waited for it.
             let _ = send(pid, Signal::KILL);
         }
+        // It would go on filling the directory.
+        tool::kill_leftover(&self.layout);
         // What can't be removed now, the next one who opens it removes.
         let _ = self.remove();
     }
@@ -267,6 +263,26 @@ fn socket_config(sockets: &Path, user: &str, database: &str) -> tokio_postgres::
         .application_name("tenantry-scratch")
         .connect_timeout(CONNECT_TIMEOUT);
     config
+}
+
+async fn wait_until_ready(
+    running: &mut RunningServer,
+    directory: &Path,
+    config: &tokio_postgres::Config,
+    patience: Duration,
+) -> Result<()> {
+    let deadline = Instant::now() + patience;
+    while Instant::now() < deadline {
+        // A recovery takes minutes, and until then it would refuse.
+        if postmaster_file::says_ready(directory)?
+            && running.ask(async { Ok(takes_writes(config).await) }).await?
+        {
+            return Ok(());
+        }
+        running.ask(std::future::ready(Ok(false))).await?;
+        sleep(POLL).await;
+    }
+    Err(running.start_timeout(patience))
 }
 
 /// Whoever logs in under a name that is not there is told so by a server that is up.

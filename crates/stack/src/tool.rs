@@ -64,6 +64,14 @@ pub(crate) async fn stop_leftover(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
+/// As [`stop_leftover`], without waiting for its end: for a drop.
+pub(crate) fn kill_leftover(layout: &Layout) {
+    let note = PidFile::read(layout, NOTE).ok().flatten();
+    if let Some(note) = note.filter(|note| note.process.is_alive()) {
+        let _ = send_to_group(note.process.pid(), Signal::KILL);
+    }
+}
+
 struct Tool(Child);
 
 impl Drop for Tool {

@@ -27,6 +27,7 @@ impl Facts<'_> {
         ));
         checks.extend(self.space("wal_space", "the disk of the server's log", self.wal_disk));
         checks.extend(self.verification());
+        checks.extend(self.drill());
         checks
     }
 
@@ -230,6 +231,32 @@ impl Facts<'_> {
         })
     }
 
+    /// Whether the newest backups were seen to restore.
+    fn drill(&self) -> Option<BackupCheck> {
+        const NAME: &str = "drill";
+        const HINT: &str = "`tenantry backup drill` holds one now, and says what it finds";
+        let every = signed(self.settings.drill_every?);
+        let limit = every * 2 + HOUR;
+        let oldest = self.repository.backups.first().map(|it| it.stopped_at);
+        Some(match &self.drilled {
+            None if oldest.is_some_and(|at| self.now.duration_since(at) > limit) => {
+                warning(NAME, "no backup was ever restored", HINT)
+            }
+            None => ok(NAME, "not yet"),
+            Some(drilled) if !drilled.ok => {
+                failed(NAME, format!("failed at {}: {}", drilled.at, drilled.problems()), HINT)
+            }
+            Some(drilled) if self.now.duration_since(drilled.at) > limit => {
+                let age = shown(self.now.duration_since(drilled.at));
+                warning(NAME, format!("the last one was {age} ago"), HINT)
+            }
+            Some(drilled) => {
+                let backup = drilled.backup.as_deref().unwrap_or_default();
+                ok(NAME, format!("`{backup}` was restored in {:.0} s", drilled.took_s))
+            }
+        })
+    }
+
     /// For Prometheus, which sees them as `tenantry_backup_…`.
     pub(super) fn numbers(&self) -> BTreeMap<String, f64> {
         let mut numbers = BTreeMap::new();
@@ -254,6 +281,13 @@ impl Facts<'_> {
         let free = |disk: Option<Disk>| disk.map(|disk| disk.free_share() / 100.0);
         put("repository_free_ratio", free(self.repository_disk));
         put("wal_free_ratio", free(self.wal_disk));
+        if let Some(drilled) = &self.drilled {
+            put("drill_timestamp_seconds", Some(at(drilled.at)));
+            put("drill_ok", Some(f64::from(u8::from(drilled.ok))));
+            put("drill_duration_seconds", Some(drilled.took_s));
+            put("drill_restore_seconds", drilled.restore_s);
+            put("drill_loss_window_seconds", drilled.loss_window_s);
+        }
         put("verified_timestamp_seconds", self.verified.as_ref().map(|it| at(it.at)));
         numbers
     }

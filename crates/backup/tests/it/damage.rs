@@ -60,12 +60,8 @@ async fn a_backup_that_lacks_its_own_segment_is_worthless() {
 async fn flipped_bytes_are_found_by_reading_and_forgiven_after_a_good_backup() {
     let world = World::backed_up().await;
     assert!(world.engine.verify().await.unwrap().ok);
-    let bundle = largest(&world.path("repository/backup/tenantry"));
-    let file = OpenOptions::new().read(true).write(true).open(&bundle).unwrap();
-    let middle = file.metadata().unwrap().len() / 2;
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, middle).unwrap();
-    file.write_all_at(&[byte[0] ^ 1], middle).unwrap();
+    let label = world.examine().await.backups[0].label.clone();
+    let bundle = flip(&world, &label);
 
     let verified = world.engine.verify().await.unwrap();
     assert!(!verified.ok, "one bit in {}", bundle.display());
@@ -111,6 +107,17 @@ async fn another_passphrase_reads_nothing() {
     let again = tenantry_backup::Engine::open(world.engine.settings().clone()).await.unwrap();
     assert_eq!(again.repository().await.unwrap().backups.len(), 1);
     world.stop().await;
+}
+
+/// Changes one bit in the middle of a backup's largest file.
+pub(crate) fn flip(world: &World, label: &str) -> PathBuf {
+    let bundle = largest(&world.path("repository/backup/tenantry").join(label));
+    let file = OpenOptions::new().read(true).write(true).open(&bundle).unwrap();
+    let middle = file.metadata().unwrap().len() / 2;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, middle).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], middle).unwrap();
+    bundle
 }
 
 fn largest(place: &Path) -> PathBuf {

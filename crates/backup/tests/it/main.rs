@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
 mod damage;
+mod drilling;
 mod full;
 mod making;
 mod restoring;

@@ -1,7 +1,9 @@
 //! `tenantry backup`: the flags of its commands.
 
+use std::path::PathBuf;
+
 use clap::{Args as ClapArgs, Subcommand};
-use tenantry_backup::BackupKind;
+use tenantry_backup::{BackupKind, When};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Backup {
@@ -11,6 +13,27 @@ pub(crate) enum Backup {
     List,
     /// Send a piece of the server's log through to the repository, and look at everything
     Check(BackupCheck),
+    /// Restore the newest backup to a scratch server, show that it works, and throw it away
+    Drill,
+    /// Take the whole server back to a moment: in its place, or in a directory beside it
+    Restore(BackupRestore),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct BackupRestore {
+    /// The moment, with its offset from UTC, such as 2026-11-24T14:32:00+01:00; or `now`, the newest state that
+    /// there is. What was committed later is not in it
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) to: When,
+    /// Restore into this directory, which must not be there yet, and leave the server alone
+    #[arg(long, value_name = "DIR")]
+    pub(crate) target_dir: Option<PathBuf>,
+    /// Suspend, delete and hold again who was suspended, deleted or held after the moment
+    #[arg(long)]
+    pub(crate) reapply: bool,
+    /// Answer the question whether the server is to be replaced
+    #[arg(long, conflicts_with = "target_dir")]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, ClapArgs)]

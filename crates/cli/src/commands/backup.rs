@@ -1,4 +1,7 @@
-//! `tenantry backup run`, `list` and `check`.
+//! `tenantry backup run`, `list` and `check`; the others in files of their own.
+
+mod drill;
+mod restore;
 
 use std::fmt::Write as _;
 
@@ -29,12 +32,19 @@ pub(super) async fn run(common: &Common, command: &Backup) -> anyhow::Result<Exi
             Backup::Run(args) => make(common, &config, &engine, args).await,
             Backup::List => list(common, &config, &engine).await,
             Backup::Check(args) => check(common, &config, &engine, args).await,
+            Backup::Drill => drill::run(common, &config, &engine).await,
+            Backup::Restore(args) => restore::run(common, &config, &engine, args).await,
         }
     };
     tokio::select! {
         done = done => done,
         () = stop.wait() => {
-            say("stopped; what was copied is used by the next backup");
+            say(match command {
+                Backup::Drill | Backup::Restore(_) => "stopped; nothing was changed",
+                Backup::Run(_) | Backup::List | Backup::Check(_) => {
+                    "stopped; what was copied is used by the next backup"
+                }
+            });
             Ok(Exit::Failed)
         }
     }

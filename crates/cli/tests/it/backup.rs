@@ -121,3 +121,58 @@ fn two_at_once_and_a_stop_in_the_middle() {
     let ended = ended(running.wait_with_output().unwrap());
     assert!([0, 1].contains(&ended.code), "{}", ended.stderr);
 }
+
+/// As the runbooks say it: a table is dropped, the server goes back, and is served again with a new replica.
+#[test]
+fn a_drill_and_the_way_back_of_a_whole_installation() {
+    let dir = temp_dir().unwrap();
+    let up = Up::start(dir.path(), free_ports(), &[]);
+    let ports = up.ports.clone();
+    first_backup(dir.path());
+    let create = |name: &str| {
+        run(dir.path(), &["tenant", "create", "--name", name, "--subdomain", name]).code
+    };
+    assert_eq!(create("acme"), 0);
+    let drilled = run(dir.path(), &["backup", "drill", "--output", "json"]);
+    assert_eq!(drilled.code, 0, "{} {}", drilled.stdout, drilled.stderr);
+    assert_eq!(drilled.json()["ok"], true);
+    // Seconds of the backup's end are whole.
+    let before = jiff::Timestamp::now().to_string();
+    assert_eq!(create("globex"), 0);
+    let restore = |to: &str, more: &[&str]| {
+        run(dir.path(), &[&["backup", "restore", "--output", "json", "--to", to], more].concat())
+    };
+    let local = restore("2026-11-24T14:32:00", &["--yes"]);
+    assert_eq!(local.code, 2, "{}", local.stderr);
+    assert!(local.stderr.contains("no offset from UTC"), "{}", local.stderr);
+    let early = restore("2020-01-01T00:00:00Z", &["--target-dir", "never"]);
+    assert_eq!(early.code, 4, "{}", early.stderr);
+    assert!(early.stderr.contains("(timeline 1)"), "{}", early.stderr);
+    let runs = restore(&before, &["--yes"]);
+    assert_eq!(runs.code, 4, "{}", runs.stderr);
+    assert!(runs.stderr.contains("runs, as process"), "{}", runs.stderr);
+    up.signal(Signal::INT);
+    assert_eq!(up.wait().code, 0);
+
+    let unasked = restore(&before, &[]);
+    assert_eq!(unasked.code, 4, "{}", unasked.stderr);
+    let restored = restore(&before, &["--yes"]);
+    assert_eq!(restored.code, 0, "{}", restored.stderr);
+    let told = restored.json();
+    assert_eq!(told["lost_decisions"][0]["subdomain"], "globex");
+    assert_eq!(told["lost_decisions"][0]["decision"], "created");
+    assert!(Path::new(told["kept"].as_str().unwrap()).join("PG_VERSION").exists());
+
+    let up = Up::start(dir.path(), ports, &[]);
+    let all = run(dir.path(), &["tenant", "list", "--output", "json"]).stdout;
+    assert!(all.contains("acme") && !all.contains("globex"), "{all}");
+    // The replica follows the new timeline, and the log is in order.
+    let doctor = run(dir.path(), &["doctor"]);
+    assert_eq!(doctor.code, 0, "{}", doctor.stdout);
+    let audit = run(dir.path(), &["audit", "verify"]);
+    assert_eq!(audit.code, 0, "{} {}", audit.stdout, audit.stderr);
+    let made = run(dir.path(), &["backup", "run"]);
+    assert!([0, 5].contains(&made.code), "{}", made.stderr);
+    up.signal(Signal::INT);
+    assert_eq!(up.wait().code, 0);
+}

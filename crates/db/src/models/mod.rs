@@ -5,6 +5,7 @@ pub mod backups;
 pub mod catalog;
 pub(crate) mod certificates;
 pub mod content;
+pub mod drill;
 pub mod idempotency;
 pub mod page;
 pub mod ready;

@@ -5,6 +5,7 @@ use tenantry_db::config::Layers;
 
 use super::*;
 use crate::backups::Repository;
+use crate::drill::Drilled;
 use crate::settings::Settings;
 use crate::verify::Verified;
 use crate::wal::{Lsn, SegmentSize};
@@ -44,6 +45,7 @@ struct World {
     arrived: u64,
     disk: Disk,
     verified: Option<Verified>,
+    drilled: Option<Drilled>,
 }
 
 impl World {
@@ -80,6 +82,7 @@ impl World {
             arrived: 20,
             disk: Disk { free_bytes: 50, total_bytes: 100 },
             verified: Some(Verified { at: ago(DAY_S), ok: true, problems: vec![] }),
+            drilled: None,
         }
     }
 
@@ -94,6 +97,7 @@ impl World {
             repository_disk: Some(self.disk),
             wal_disk: Some(self.disk),
             verified: self.verified.clone(),
+            drilled: self.drilled.clone(),
         };
         facts.numbers();
         facts.checks().into_iter().find(|it| it.name == name).unwrap()
@@ -218,4 +222,33 @@ fn room_and_damage() {
         world.verified = last;
         assert_eq!(world.outcome("verify"), outcome);
     }
+}
+
+#[test]
+fn a_drill_that_failed_is_an_alarm_until_one_succeeds() {
+    let mut facts = World::new();
+    assert_eq!(facts.outcome("drill"), Outcome::Ok, "not yet");
+    let drilled = |ok, seconds| {
+        let found = crate::drill::DrillCheck { name: "restore".into(), ok, detail: "x".into() };
+        Some(Drilled {
+            at: ago(seconds),
+            ok,
+            backup: Some("a".into()),
+            to: None,
+            restore_s: None,
+            took_s: 1.0,
+            loss_window_s: None,
+            checks: vec![found],
+        })
+    };
+    facts.drilled = drilled(false, 60);
+    assert_eq!(facts.outcome("drill"), Outcome::Failed);
+    assert!(facts.check("drill").detail.contains("restore: x"));
+    facts.drilled = drilled(true, 60);
+    assert_eq!(facts.outcome("drill"), Outcome::Ok);
+    facts.drilled = drilled(true, 3 * DAY_S);
+    assert_eq!(facts.outcome("drill"), Outcome::Warning);
+    facts.drilled = None;
+    facts.repository.backups[0].stopped_at = ago(3 * DAY_S);
+    assert_eq!(facts.outcome("drill"), Outcome::Warning, "never one");
 }
