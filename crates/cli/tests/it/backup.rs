@@ -156,12 +156,29 @@ fn a_drill_and_the_way_back_of_a_whole_installation() {
 
     let unasked = restore(&before, &[]);
     assert_eq!(unasked.code, 4, "{}", unasked.stderr);
+    // Killed in the middle, whatever it is at: the server is what it was, and the next one does all.
+    let marker = std::fs::metadata(dir.path().join(".tenantry/primary/PG_VERSION")).unwrap().ino();
+    for until in ["primary/PG_VERSION", "primary/postmaster.pid"] {
+        let mut command = tenantry(dir.path());
+        let command = command.args(["backup", "restore", "--to", &before, "--yes"]);
+        let mut killed = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+        let reached = dir.path().join(".tenantry/.primary.restoring").join(until);
+        while !reached.exists() {
+            assert!(killed.try_wait().unwrap().is_none(), "it never came to `{until}`");
+            std::thread::park_timeout(std::time::Duration::from_millis(2));
+        }
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        let now = std::fs::metadata(dir.path().join(".tenantry/primary/PG_VERSION")).unwrap().ino();
+        assert_eq!(now, marker, "its own directory still");
+    }
     let restored = restore(&before, &["--yes"]);
     assert_eq!(restored.code, 0, "{}", restored.stderr);
     let told = restored.json();
     assert_eq!(told["lost_decisions"][0]["subdomain"], "globex");
     assert_eq!(told["lost_decisions"][0]["decision"], "created");
     assert!(Path::new(told["kept"].as_str().unwrap()).join("PG_VERSION").exists());
+    assert!(!dir.path().join(".tenantry/.primary.restoring").exists(), "all of it is wiped");
 
     let up = Up::start(dir.path(), ports, &[]);
     let all = run(dir.path(), &["tenant", "list", "--output", "json"]).stdout;
