@@ -108,6 +108,16 @@ pub struct Restored {
 /// [`Error::NotRecoverable`], [`Error::NothingBehind`]; [`Error::ServerRuns`], [`Error::TargetTaken`],
 /// [`Error::NoRoom`]; [`Error::Busy`] while a backup is made; [`Error::NotRecovered`], [`Error::Unproven`] and
 /// [`Error::StillErased`] for a copy that was thrown away.
+///
+/// [`Error::NotRecoverable`]: crate::Error::NotRecoverable
+/// [`Error::NothingBehind`]: crate::Error::NothingBehind
+/// [`Error::ServerRuns`]: crate::Error::ServerRuns
+/// [`Error::TargetTaken`]: crate::Error::TargetTaken
+/// [`Error::NoRoom`]: crate::Error::NoRoom
+/// [`Error::Busy`]: crate::Error::Busy
+/// [`Error::NotRecovered`]: crate::Error::NotRecovered
+/// [`Error::Unproven`]: crate::Error::Unproven
+/// [`Error::StillErased`]: crate::Error::StillErased
 pub async fn restore(restore: &Restore<'_>, mut progress: impl FnMut(Step)) -> Result<Restored> {
     let begun = std::time::Instant::now();
     let Restore { engine, config, when, .. } = *restore;

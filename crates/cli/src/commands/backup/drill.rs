@@ -46,7 +46,7 @@ fn text(drilled: &Drilled) -> String {
     put("backup", drilled.backup.as_deref().unwrap_or("-"));
     put("took", &format!("{:.1} s", drilled.took_s));
     if let Some(restore_s) = drilled.restore_s {
-        put("until it answered", &format!(" {restore_s:.1} s"));
+        put("answered after", &format!("{restore_s:.1} s"));
     }
     if let Some(loss) = drilled.loss_window_s {
         put("would be lost", &format!("{loss:.0} s, had the server been lost then"));
