@@ -3,9 +3,9 @@
 //! Owns what counts as working, and the record of the last one. Nothing that is restored here is ever served,
 //! and it is wiped whatever happens. A backup that was never restored is a hope.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tenantry_db::lifecycle::ErasureLedger;
 use tenantry_db::models::drill::{
@@ -112,6 +112,12 @@ impl Engine {
         let before = self.repository().await?;
         let reached = self.recoverable(&before).await?.newest().map(|window| window.to);
         drilled.loss_window_s = reached.map(|to| seconds(drilled.at, to));
+        // A backup's end is known to the second: a moment within that one would be restored from the one before.
+        if let Some(newest) = before.newest() {
+            let until = newest.stopped_at + SignedDuration::from_secs(1);
+            let left = Duration::try_from(until.duration_since(Timestamp::now()));
+            tokio::time::sleep(left.unwrap_or_default().min(Duration::from_secs(1))).await;
+        }
         let live = self.live(config, drilled).await?;
         let repository = self.repository().await?;
         let recoverable = self.recoverable(&repository).await?;

@@ -87,11 +87,10 @@ impl Recoverable {
     /// The window that a moment lies in. Times of arrival are known to the second, so a moment within the last
     /// one may lie in it; if it does not, the recovery says so.
     pub fn window_of(&self, moment: Timestamp) -> Option<&Window> {
-        let within = |more: SignedDuration| {
-            let holds = move |window: &&Window| window.from <= moment && moment <= window.to + more;
-            self.windows.iter().find(holds)
-        };
-        within(SignedDuration::ZERO).or_else(|| within(SignedDuration::from_secs(1)))
+        let began = || self.windows.iter().filter(|window| window.from <= moment);
+        let second = SignedDuration::from_secs(1);
+        let exactly = began().find(|window| moment <= window.to);
+        exactly.or_else(|| began().find(|window| moment < window.to + second))
     }
 
     /// The window that reaches furthest.

@@ -68,7 +68,8 @@ async fn a_damaged_backup_fails_loudly_and_a_new_one_heals() {
     };
     assert_eq!(drill_check().await.outcome, Outcome::Failed);
     world.back_up().await;
-    assert!(drill(&world).await.ok);
+    let healed = drill(&world).await;
+    assert!(healed.ok, "{}", healed.problems());
     assert_eq!(drill_check().await.outcome, Outcome::Ok);
     world.stop().await;
 }
