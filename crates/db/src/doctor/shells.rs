@@ -36,6 +36,21 @@ pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> 
         let hint = "end the session (`SELECT pg_terminate_backend(pid)`), or drop the login as a superuser";
         return Ok(Check::failed(NAME, wrong.join("; "), hint));
     }
+    let kept = db
+        .query_typed_one(
+            "SELECT string_agg(format('`%s`', rolname), ', ') FROM pg_roles
+             WHERE starts_with(rolname, $1) AND NOT rolcanlogin",
+            &[(&prefix, Type::TEXT)],
+        )
+        .await
+        .doing("look for shells that could not be dropped")?;
+    if let Some(kept) = kept.get::<_, Option<String>>(0) {
+        return Ok(Check::warning(
+            NAME,
+            format!("{kept} can't be dropped, for what it made in another database"),
+            "it can do nothing any more; as a superuser, in the database that DROP ROLE names: DROP OWNED BY it, then DROP ROLE",
+        ));
+    }
     let left = leftover_shells(&***db, &config.roles).await?;
     if !left.is_empty() {
         return Ok(Check::warning(

@@ -145,7 +145,7 @@ pub(crate) async fn leftover_shells(
         .query_typed(
             // A minute more: whoever was let in at the last moment may not be listed yet.
             "SELECT r.rolname::text FROM pg_roles r
-             WHERE starts_with(r.rolname, $1) AND r.rolvaliduntil < now() - interval '1 minute'
+             WHERE starts_with(r.rolname, $1) AND r.rolcanlogin AND r.rolvaliduntil < now() - interval '1 minute'
                AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.usesysid = r.oid)
              ORDER BY 1",
             &[(&shell_prefix(roles), Type::TEXT)],

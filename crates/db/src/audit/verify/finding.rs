@@ -40,6 +40,27 @@ pub enum FindingKind {
     LedgerBroken,
 }
 
+impl fmt::Display for FindingKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::EntryChanged => "entry_changed",
+            Self::EntryDeleted => "entry_deleted",
+            Self::EntriesExchanged => "entries_exchanged",
+            Self::SealsMissing => "seals_missing",
+            Self::SealInserted => "seal_inserted",
+            Self::LogTruncated => "log_truncated",
+            Self::LogRewritten => "log_rewritten",
+            Self::SealRemoved => "seal_removed",
+            Self::UnsealedDeleted => "unsealed_deleted",
+            Self::NotSealed => "not_sealed",
+            Self::AnchorDamaged => "anchor_damaged",
+            Self::AnchorIncomplete => "anchor_incomplete",
+            Self::AnchorUnreadable => "anchor_unreadable",
+            Self::LedgerBroken => "ledger_broken",
+        })
+    }
+}
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {

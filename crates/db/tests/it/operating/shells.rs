@@ -313,3 +313,34 @@ async fn only_the_admin_makes_shells_and_of_its_own_tenants_only() {
     let lane = db.lane_direct(acme.lane).await;
     assert_eq!(refusal(&lane, &make(&own, good, 60)).await.code(), "42501");
 }
+
+#[tokio::test]
+async fn what_a_shell_made_in_another_database_keeps_nobody_from_being_shut_out() {
+    let db = TestDatabase::new().await;
+    // Roles belong to the server: what stays would be seen by others' tests.
+    let alone = db.alone_on_the_server().await;
+    let acme = db.tenant("acme").await;
+    let shell = open(&db, &acme).await;
+    let elsewhere = Shell { database: "postgres".to_owned(), options: String::new(), ..shell };
+    let client = connect(&elsewhere).await;
+    // What PUBLIC may do in a database that nobody has hardened.
+    client.batch_execute("SET ROLE NONE; SELECT lo_create(0)").await.unwrap();
+    suspend_tenant(&db.admin, acme.id, &db.actor()).await.unwrap();
+    let members = format!(
+        "SELECT m.rolname FROM pg_auth_members am JOIN pg_roles m ON m.oid = am.member
+         WHERE am.roleid = '{}'::regrole AND m.rolname LIKE '%shell%'",
+        acme.schema()
+    );
+    assert_eq!(texts(&alone, &members).await, Vec::<String>::new());
+    assert!(client.batch_execute("SELECT 1").await.is_err(), "the session was ended");
+    assert!(try_connect(&elsewhere).await.is_err(), "the login is none any more");
+    let checks = doctor::examine(&db.config, &db.migrations).await;
+    let said = checks.iter().find(|check| check.name == "shells").unwrap();
+    assert_eq!(said.outcome, Outcome::Warning, "{said:?}");
+    assert!(said.detail.contains(&elsewhere.login), "{said:?}");
+    let mut server: tokio_postgres::Config = db.servers().superuser_url.parse().unwrap();
+    let (superuser, connection) = server.dbname("postgres").connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let login = &elsewhere.login;
+    superuser.batch_execute(&format!("DROP OWNED BY {login}; DROP ROLE {login}")).await.unwrap();
+}

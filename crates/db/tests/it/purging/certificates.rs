@@ -3,8 +3,8 @@
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tenantry_db::lifecycle::{
-    Certificate, check_certificate, declare_replica_gone, get_certificate, look_at_certificates,
-    purge_due, refresh_certificate, rewrite_statistics,
+    Certificate, ErasureError, check_certificate, declare_replica_gone, get_certificate,
+    look_at_certificates, purge_due, refresh_certificate, rewrite_statistics,
 };
 use tenantry_db::models::tenants::Tenant;
 use tenantry_db::{Error, TenantId};
@@ -290,6 +290,8 @@ async fn a_replica_that_has_not_replayed_the_purge_leaves_it_incomplete_and_is_n
     assert!(points[0].starts_with("replica `replica` is not connected"), "{points:?}");
     // Whoever drops the slot does not make it forgotten; whoever says that it is gone is named.
     refresh(&db, four.id).await;
+    let there = declare_replica_gone(&db.admin, four.id, "replica", &db.actor()).await;
+    assert!(matches!(there, Err(Error::Erasure(ErasureError::ReplicaThere(_)))), "{there:?}");
     let superuser = db.superuser().await;
     let drop_slot = "SELECT pg_drop_replication_slot('replica')";
     superuser.batch_execute(drop_slot).await.unwrap();

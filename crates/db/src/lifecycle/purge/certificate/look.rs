@@ -6,10 +6,11 @@ use tokio_postgres::{GenericClient, Transaction};
 
 use super::super::verify;
 use super::document::{self, BackupsHold, CertificateStatus, Seen};
-use super::{Certificate, issue, require_purged};
+use super::{Certificate, issue, replicas, require_purged};
 use crate::direct::{AdminDb, begin};
 use crate::error::{Doing, Error};
 use crate::ids::{TenantId, TenantRef};
+use crate::lifecycle::ErasureError;
 use crate::models::audit::{self, Action, Actor};
 use crate::models::certificates::{self, CertificateRow, End};
 
@@ -60,7 +61,8 @@ pub async fn look_at_certificates(admin: &AdminDb, actor: &Actor) -> Result<usiz
 /// says who said so.
 ///
 /// # Errors
-/// As [`refresh_certificate`]; [`Error::InvalidField`] if the certificate names no such replica.
+/// As [`refresh_certificate`]; [`Error::InvalidField`] if the certificate names no such replica;
+/// [`crate::lifecycle::ErasureError::ReplicaThere`] for one that the primary still knows.
 pub async fn declare_replica_gone(
     admin: &AdminDb,
     tenant: TenantId,
@@ -72,14 +74,17 @@ pub async fn declare_replica_gone(
     let tx = begin(&mut db).await?;
     let row = certificates::lock(&tx, tenant).await?;
     let row = row.ok_or(Error::TenantNotFound(TenantRef::Id(tenant)))?;
-    if row.is_complete() {
-        return Ok(Certificate::of_row(row));
-    }
     let mut seen = seen_in(&row.document);
     let Some(server) = seen.replicas.servers.get_mut(replica) else {
         let rule = "names no replica of this certificate";
         return Err(Error::InvalidField { field: "replica-gone", rule });
     };
+    if row.is_complete() {
+        return Ok(Certificate::of_row(row));
+    }
+    if replicas::is_there(&tx, replica).await? {
+        return Err(ErasureError::ReplicaThere(replica.to_owned()).into());
+    }
     server.declared_gone_by = Some(actor.to_string());
     let details = json!({ "replica": replica });
     audit::record(&tx, actor, Action::ReplicaDeclaredGone, tenant, &details).await?;
