@@ -320,8 +320,9 @@ async fn what_a_shell_made_in_another_database_keeps_nobody_from_being_shut_out(
     // Roles belong to the server: what stays would be seen by others' tests.
     let alone = db.alone_on_the_server().await;
     let acme = db.tenant("acme").await;
-    let shell = open(&db, &acme).await;
-    let elsewhere = Shell { database: "postgres".to_owned(), options: String::new(), ..shell };
+    let mut elsewhere = open(&db, &acme).await;
+    elsewhere.database = "postgres".to_owned();
+    elsewhere.options.clear();
     let client = connect(&elsewhere).await;
     // What PUBLIC may do in a database that nobody has hardened.
     client.batch_execute("SET ROLE NONE; SELECT lo_create(0)").await.unwrap();

@@ -12,7 +12,7 @@ use tenantry_stack::Server;
 use tenantry_testing::{Servers, TestDatabase, temp_dir};
 use tokio_postgres::Client;
 
-use super::purge;
+use super::{Alone, purge};
 use crate::deletion::delete;
 use crate::texts;
 
@@ -38,7 +38,7 @@ fn filed(certificate: &Certificate) -> Value {
 
 #[tokio::test]
 async fn a_certificate_says_what_was_seen_and_is_complete_when_all_was() {
-    let db = TestDatabase::new().await;
+    let db = Alone::new().await;
     let superuser = db.superuser().await;
     let acme = db.tenant("acme").await;
     for state in ["active", "deleted"] {
@@ -146,7 +146,7 @@ async fn the_digest_is_that_of_the_canonical_form() {
 
 #[tokio::test]
 async fn a_filed_certificate_is_checked_against_itself_the_ledger_and_the_register() {
-    let db = TestDatabase::new().await;
+    let db = Alone::new().await;
     let (acme, globex) = (purged(&db, "acme").await, purged(&db, "globex").await);
     let ledger = db.ledger();
     let early = filed(&get_certificate(&db.reader, acme.id).await.unwrap());
@@ -188,7 +188,7 @@ async fn a_filed_certificate_is_checked_against_itself_the_ledger_and_the_regist
 /// A purge that ended under an older version has no certificate, and not all of its numbers.
 #[tokio::test]
 async fn a_purge_of_an_earlier_version_gets_its_certificate_later() {
-    let db = TestDatabase::new().await;
+    let db = Alone::new().await;
     let superuser = db.superuser().await;
     let acme = purged(&db, "acme").await;
     superuser
@@ -218,7 +218,7 @@ async fn a_purge_of_an_earlier_version_gets_its_certificate_later() {
 
 #[tokio::test]
 async fn a_service_completes_certificates_and_several_make_one() {
-    let db = TestDatabase::new().await;
+    let db = Alone::new().await;
     let superuser = db.superuser().await;
     let acme = purged(&db, "acme").await;
     let services: Vec<_> = (0..4).map(|_| db.installation()).collect();
