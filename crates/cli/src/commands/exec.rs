@@ -155,9 +155,12 @@ fn name(tenant: &Tenant) -> String {
 
 fn text(tenant: &Tenant, result: &ExecResult) -> String {
     let heading = format!("== {}\n", name(tenant));
-    let rows = result.rows_affected;
+    let rows = match result.rows_affected {
+        1 => "1 row".to_owned(),
+        n => format!("{n} rows"),
+    };
     if result.columns.is_empty() {
-        return format!("{heading}{rows} rows changed\n\n");
+        return format!("{heading}{rows} changed\n\n");
     }
     let columns: Vec<String> = result.columns.iter().map(|column| readable(column)).collect();
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
@@ -165,8 +168,8 @@ fn text(tenant: &Tenant, result: &ExecResult) -> String {
     let cells: Vec<Vec<String>> =
         result.rows.iter().map(|row| row.iter().map(value).collect()).collect();
     let count = match result.truncated {
-        true => format!("{rows} rows, the first {} of them shown (`--max-rows`)", cells.len()),
-        false => format!("{rows} rows"),
+        true => format!("{rows}, the first {} of them shown (`--max-rows`)", cells.len()),
+        false => rows,
     };
     format!("{heading}{}{count}\n\n", output::table(&columns, &cells))
 }

@@ -96,7 +96,7 @@ async fn a_statement_is_run_in_tenants_and_shown_under_their_names() {
     let globex = all.stdout.find("== globex (").unwrap();
     assert!(acme < globex && all.stdout[acme..globex].contains("acme@b.co"), "{}", all.stdout);
     assert!(!all.stdout[acme..globex].contains("globex@"), "{}", all.stdout);
-    assert!(all.stdout.contains("A\\u{1b}[2J  NULL\n1 rows\n"), "{}", all.stdout);
+    assert!(all.stdout.contains("A\\u{1b}[2J  NULL\n1 row\n"), "{}", all.stdout);
     let json = exec(&["globex", "acme", "--output", "json", "--", select]).json();
     let emails: Vec<_> =
         json["data"].as_array().unwrap().iter().map(|t| &t["rows"][0][0]).collect();

@@ -85,6 +85,7 @@ async fn a_shell_begins_in_its_tenant_and_nothing_leads_out() {
     }
     client.batch_execute("RESET ALL; RESET ROLE").await.unwrap();
     assert_eq!(one(&client, WHO).await, at_home, "back where it began");
+    close_shell(&db.admin, &shell).await.unwrap();
 }
 
 #[tokio::test]
@@ -158,6 +159,7 @@ async fn a_shell_has_the_tenants_rights_and_no_machine() {
     if let Ok(client) = foreign {
         assert_eq!(refusal(&client, "CREATE TABLE x ()").await.code(), "42501");
     }
+    close_shell(&db.admin, &elsewhere).await.unwrap();
 }
 
 #[tokio::test]
