@@ -39,7 +39,8 @@ pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> 
     let kept = db
         .query_typed_one(
             "SELECT string_agg(format('`%s`', rolname), ', ') FROM pg_roles
-             WHERE starts_with(rolname, $1) AND NOT rolcanlogin",
+             WHERE starts_with(rolname, $1) AND NOT rolcanlogin
+               AND shobj_description(oid, 'pg_authid') = 'a shell of ' || current_database()",
             &[(&prefix, Type::TEXT)],
         )
         .await
@@ -61,7 +62,11 @@ pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> 
     }
     let open = db
         .query_typed_one(
-            "SELECT count(*) FROM pg_roles WHERE starts_with(rolname, $1)",
+            "SELECT count(*) FROM pg_roles r
+             JOIN pg_auth_members am ON am.member = r.oid
+             JOIN pg_roles g ON g.oid = am.roleid
+             JOIN public.tenants t ON g.rolname = 'tenant_' || replace(t.id::text, '-', '')
+             WHERE starts_with(r.rolname, $1)",
             &[(&prefix, Type::TEXT)],
         )
         .await

@@ -161,7 +161,8 @@ BEGIN
     BEGIN
         EXECUTE format('DROP ROLE %I', shell_name);
     EXCEPTION WHEN dependent_objects_still_exist THEN
-        NULL;
+        -- Roles belong to the server: so that this database's `doctor` tells of it, and no other's.
+        EXECUTE format('COMMENT ON ROLE %I IS %L', shell_name, 'a shell of ' || current_database());
     END;
 END
 $$;

@@ -144,8 +144,14 @@ pub(crate) async fn leftover_shells(
     let rows = db
         .query_typed(
             // A minute more: whoever was let in at the last moment may not be listed yet.
+            // Roles belong to the server: another database's shells are that one's to sweep, nobody's
+            // are anybody's.
             "SELECT r.rolname::text FROM pg_roles r
+             LEFT JOIN pg_auth_members am ON am.member = r.oid
+             LEFT JOIN pg_roles g ON g.oid = am.roleid
              WHERE starts_with(r.rolname, $1) AND r.rolcanlogin AND r.rolvaliduntil < now() - interval '1 minute'
+               AND (g.oid IS NULL OR EXISTS (
+                        SELECT FROM public.tenants t WHERE g.rolname = 'tenant_' || replace(t.id::text, '-', '')))
                AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.usesysid = r.oid)
              ORDER BY 1",
             &[(&shell_prefix(roles), Type::TEXT)],

@@ -85,6 +85,7 @@ async fn a_shell_begins_in_its_tenant_and_nothing_leads_out() {
     }
     client.batch_execute("RESET ALL; RESET ROLE").await.unwrap();
     assert_eq!(one(&client, WHO).await, at_home, "back where it began");
+    close_shell(&db.admin, &shell).await.unwrap();
 }
 
 #[tokio::test]
@@ -158,6 +159,7 @@ async fn a_shell_has_the_tenants_rights_and_no_machine() {
     if let Ok(client) = foreign {
         assert_eq!(refusal(&client, "CREATE TABLE x ()").await.code(), "42501");
     }
+    close_shell(&db.admin, &elsewhere).await.unwrap();
 }
 
 #[tokio::test]
@@ -317,8 +319,7 @@ async fn only_the_admin_makes_shells_and_of_its_own_tenants_only() {
 #[tokio::test]
 async fn what_a_shell_made_in_another_database_keeps_nobody_from_being_shut_out() {
     let db = TestDatabase::new().await;
-    // Roles belong to the server: what stays would be seen by others' tests.
-    let alone = db.alone_on_the_server().await;
+    let superuser = db.superuser().await;
     let acme = db.tenant("acme").await;
     let mut elsewhere = open(&db, &acme).await;
     elsewhere.database = "postgres".to_owned();
@@ -332,7 +333,7 @@ async fn what_a_shell_made_in_another_database_keeps_nobody_from_being_shut_out(
          WHERE am.roleid = '{}'::regrole AND m.rolname LIKE '%shell%'",
         acme.schema()
     );
-    assert_eq!(texts(&alone, &members).await, Vec::<String>::new());
+    assert_eq!(texts(&superuser, &members).await, Vec::<String>::new());
     assert!(client.batch_execute("SELECT 1").await.is_err(), "the session was ended");
     assert!(try_connect(&elsewhere).await.is_err(), "the login is none any more");
     let checks = doctor::examine(&db.config, &db.migrations).await;
