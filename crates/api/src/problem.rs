@@ -304,6 +304,7 @@ fn of_erasure(error: &ErasureError) -> Problem {
         | ErasureError::RoleUsed { .. }
         | ErasureError::Left { .. }
         | ErasureError::StatisticsHeld(_)
+        | ErasureError::ReplicaThere(_)
         | ErasureError::OldControlFunctions => {
             Problem::new(Code::Internal, "the request's id helps to find out what it was")
         }

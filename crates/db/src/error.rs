@@ -139,8 +139,8 @@ pub enum Error {
         /// How it begins.
         begins_with: String,
     },
-    /// A statement took longer than the tenant's tier allows.
-    #[error("the statement took longer than its tier allows")]
+    /// A statement took longer than it may: as the tenant's tier says, or the operator.
+    #[error("the statement took longer than it may")]
     StatementTimeout(#[source] tokio_postgres::Error),
     /// A statement yielded another number of rows than its caller can use: a bug in the program.
     #[error("a statement yielded {found} rows")]

@@ -32,7 +32,7 @@ async fn verify(common: &Common) -> anyhow::Result<Exit> {
 fn text(found: &Verification) -> String {
     let mut text = String::new();
     for finding in &found.findings {
-        text += &format!("BROKEN  {finding}\n");
+        text += &format!("BROKEN  {}: {finding}\n", finding.kind);
     }
     let more = found.findings_count - found.findings.len() as u64;
     if more > 0 {

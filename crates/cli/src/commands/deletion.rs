@@ -24,9 +24,12 @@ pub(super) async fn delete(
     let row = lifecycle::delete_tenant(&admin, config, id, how, &actor()).await?;
     step.end("nobody reaches it, and nothing of its lane is under way that began before");
     if let Some(purge_after) = row.purge_after {
-        say(&match purge_after > Timestamp::now() {
-            true => format!("it can be restored until {purge_after}"),
-            false => "its retention is over: the next look for what is due purges it".to_owned(),
+        say(&match (row.legal_hold, purge_after > Timestamp::now()) {
+            (true, _) => "a legal hold stands: nobody purges it until that is lifted".to_owned(),
+            (false, true) => format!("it can be restored until {purge_after}"),
+            (false, false) => {
+                "its retention is over: the next look for what is due purges it".to_owned()
+            }
         });
     }
     print(common, &row)

@@ -3,10 +3,8 @@
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tenantry_db::models::tenants::{Tenant, get_tenant};
-use tenantry_db::operate::{
-    ExecOptions, ExecResult, OperatorStatement, active_tenants, exec_in_tenant, record_exec,
-};
-use tenantry_db::{AdminDb, Config, Error, ReaderDb, TenantId, is_invisible};
+use tenantry_db::operate::{Exec, ExecOptions, ExecResult, OperatorStatement, active_tenants};
+use tenantry_db::{AdminDb, Config, Error, ReaderDb, is_invisible};
 
 use super::actor;
 use crate::args::{Common, Format, OnError, TenantExec};
@@ -27,12 +25,10 @@ pub(super) async fn run(
     };
     let options =
         ExecOptions { timeout: args.timeout, read_only: args.read_only, max_rows: args.max_rows };
-    let ids: Vec<TenantId> = tenants.iter().map(|tenant| tenant.id).collect();
-    record_exec(&AdminDb::new(config)?, &ids, &statement, &options, &actor()).await?;
-    let (statement, options) = (&statement, &options);
-    let runs = tenants.iter().map(|tenant| async move {
-        (tenant, exec_in_tenant(config, tenant, statement, options).await)
-    });
+    let (admin, actor) = (AdminDb::new(config)?, actor());
+    let exec =
+        &Exec { admin: &admin, config, statement: &statement, options: &options, actor: &actor };
+    let runs = tenants.iter().map(|tenant| async move { (tenant, exec.in_tenant(tenant).await) });
     // In order, so that what is shown does not depend on who was faster.
     let mut runs = futures_util::stream::iter(runs).buffered(args.parallel.into());
     let progress = (tenants.len() > 1).then(|| Progress::begin("tenants"));
@@ -47,7 +43,10 @@ pub(super) async fn run(
             }
             Err(error) => {
                 failed += 1;
-                shown.failure(tenant, &error)?;
+                // Of one alone, it is the command's own error.
+                if tenants.len() > 1 || common.output == Format::Json {
+                    shown.failure(tenant, &error)?;
+                }
                 last = Some(error);
             }
         }
@@ -63,16 +62,20 @@ pub(super) async fn run(
     match last {
         None => Ok(Exit::Done),
         Some(error) if tenants.len() == 1 => Err(error.into()),
-        Some(_) => Err(partly(done, failed, tenants.len()).into()),
+        Some(_) => Err(partly(args, done, failed, tenants.len()).into()),
     }
 }
 
-fn partly(done: usize, failed: usize, all: usize) -> Failure {
+fn partly(args: &TenantExec, done: usize, failed: usize, all: usize) -> Failure {
     let exit = if done > 0 { Exit::Partly } else { Exit::Failed };
     let left = all - done - failed;
     let message =
         format!("done in {done} of {all} tenants, failed in {failed}, {left} not finished");
-    Failure::new(exit, message, "`--on-error continue` goes on after a failure")
+    let hint = match args.on_error {
+        OnError::Stop => "`--on-error continue` goes on after a failure",
+        OnError::Continue => "each failure stands above, with its tenant",
+    };
+    Failure::new(exit, message, hint)
 }
 
 /// Each once, in the order given.
@@ -156,8 +159,9 @@ fn name(tenant: &Tenant) -> String {
 fn text(tenant: &Tenant, result: &ExecResult) -> String {
     let heading = format!("== {}\n", name(tenant));
     let rows = result.rows_affected;
+    let rows = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
     if result.columns.is_empty() {
-        return format!("{heading}{rows} rows changed\n\n");
+        return format!("{heading}{rows}\n\n");
     }
     let columns: Vec<String> = result.columns.iter().map(|column| readable(column)).collect();
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
@@ -165,8 +169,8 @@ fn text(tenant: &Tenant, result: &ExecResult) -> String {
     let cells: Vec<Vec<String>> =
         result.rows.iter().map(|row| row.iter().map(value).collect()).collect();
     let count = match result.truncated {
-        true => format!("{rows} rows, the first {} of them shown (`--max-rows`)", cells.len()),
-        false => format!("{rows} rows"),
+        true => format!("{rows}, the first {} of them shown (`--max-rows`)", cells.len()),
+        false => rows,
     };
     format!("{heading}{}{count}\n\n", output::table(&columns, &cells))
 }

@@ -3,6 +3,7 @@
 //! The password is in a file that only this account reads, never in an argument (everybody sees those) or
 //! the environment (what psql starts would have it). It opens nothing after a minute.
 
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -19,10 +20,15 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::actor;
 use crate::args::TenantPsql;
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use crate::output::say;
 
 pub(super) async fn run(config: &Config, args: &TenantPsql) -> anyhow::Result<Exit> {
+    if let Some(arg) = destination(&args.args) {
+        let message = format!("`{arg}` would lead psql somewhere else");
+        let hint = "server, database and login are the tenant's; SQL goes behind `-c`";
+        return Err(Failure::new(Exit::Usage, message, hint).into());
+    }
     let program = tenantry_stack::find_client_program("psql").await?;
     let tenant = get_tenant(&ReaderDb::new(config)?, &args.tenant).await?;
     let admin = AdminDb::new(config)?;
@@ -37,6 +43,49 @@ pub(super) async fn run(config: &Config, args: &TenantPsql) -> anyhow::Result<Ex
         say(&format!("note: {error}: a running service drops the shell's login later"));
     }
     ended
+}
+
+/// The first argument that names a server, a database or a login. In another database, the login would have
+/// whatever PUBLIC has there.
+fn destination(args: &[OsString]) -> Option<String> {
+    const NAMING: [&str; 4] = ["dbname", "host", "port", "username"];
+    const VALUED: [&str; 10] = [
+        "command",
+        "file",
+        "set",
+        "variable",
+        "log-file",
+        "output",
+        "field-separator",
+        "record-separator",
+        "pset",
+        "table-attr",
+    ];
+    let mut args = args.iter().map(|arg| arg.to_string_lossy());
+    while let Some(arg) = args.next() {
+        if let Some(long) = arg.strip_prefix("--").filter(|long| !long.is_empty()) {
+            // getopt takes the beginning of a name for the name.
+            let (name, value) = long.split_once('=').map_or((long, None), |(n, v)| (n, Some(v)));
+            if NAMING.iter().any(|naming| naming.starts_with(name)) {
+                return Some(arg.into_owned());
+            }
+            if value.is_none() && VALUED.iter().any(|valued| valued.starts_with(name)) {
+                args.next();
+            }
+        } else if let Some(short) = arg.strip_prefix('-').filter(|short| !short.starts_with('-')) {
+            let Some(at) = short.find(|c| "dhpUcfvLoFRPT".contains(c)) else { continue };
+            if short[at..].starts_with(|c| "dhpU".contains(c)) {
+                return Some(arg.into_owned());
+            }
+            if short.len() == at + 1 {
+                args.next();
+            }
+        } else {
+            // A database, a login, or `--`, behind which these stand.
+            return Some(arg.into_owned());
+        }
+    }
+    None
 }
 
 async fn run_psql(
@@ -145,5 +194,55 @@ impl PasswordFile {
 impl Drop for PasswordFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn destination_of(args: &str) -> Option<String> {
+        destination(&args.split(' ').map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn whatever_names_another_place_is_found() {
+        for args in [
+            "postgres",
+            "-d postgres",
+            "-dpostgres",
+            "-Xd postgres",
+            "-c x -h db",
+            "--db=postgres",
+            "--dbname postgres",
+            "--host=db",
+            "--user x",
+            "--p 1",
+            "-U x",
+            "-At postgres",
+            "-c x postgres",
+            "-- postgres",
+            "-vx=1 postgres",
+            "host=db",
+        ] {
+            assert!(destination_of(args).is_some(), "{args}");
+        }
+        for args in [
+            "-c x",
+            "-cd",
+            "-Atc x",
+            "-f file",
+            "--command x",
+            "--command=-d",
+            "-v host=1",
+            "-X",
+            "--set host=1",
+            "--pset pager=off",
+            "-qAt -c -d",
+            "--csv",
+        ] {
+            assert_eq!(destination_of(args), None, "{args}");
+        }
+        assert_eq!(destination(&[]), None);
     }
 }

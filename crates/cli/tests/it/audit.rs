@@ -51,8 +51,8 @@ async fn it_says_whether_the_log_is_intact_and_names_what_is_not() {
     assert_eq!(
         lines,
         [
-            "BROKEN  entry 1, at position 1, is not as it was sealed: the entry was changed, or its seal",
-            "BROKEN  entry 2, sealed at position 2, was deleted",
+            "BROKEN  entry_changed: entry 1, at position 1, is not as it was sealed: the entry was changed, or its seal",
+            "BROKEN  entry_deleted: entry 2, sealed at position 2, was deleted",
         ]
     );
     let broken = verify(&["--output", "json"]);

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use tenantry_testing::TestDatabase;
+use tenantry_testing::{Servers, TestDatabase, temp_dir};
 use tokio_postgres::Client;
 
 use crate::program::{ended, installation, run, tenantry};
@@ -117,7 +117,10 @@ fn stops() -> [(String, String); 11] {
 /// whoever comes next does the rest.
 #[tokio::test]
 async fn a_purge_that_is_killed_anywhere_is_finished_by_the_next_one() {
-    let db = TestDatabase::new().await;
+    // As below: of what other tests write, a certificate would wait to be complete.
+    let servers_dir = temp_dir().unwrap();
+    let (_stack, servers) = Servers::start(servers_dir.path(), 2).await.unwrap();
+    let db = TestDatabase::on(servers).await;
     let dir = installation(&db);
     let (holder, observer) = (db.superuser().await, db.superuser().await);
     holder
@@ -217,7 +220,10 @@ async fn where_the_ledger_has_no_room_nothing_happens() {
 
 #[tokio::test]
 async fn a_purge_ends_with_a_certificate_that_can_be_filed_and_checked() {
-    let db = TestDatabase::new().await;
+    // What writes in any database of a server holds up the rewriting of statistics, and other tests do.
+    let servers_dir = temp_dir().unwrap();
+    let (_stack, servers) = Servers::start(servers_dir.path(), 2).await.unwrap();
+    let db = TestDatabase::on(servers).await;
     let acme = db.tenant("acme").await;
     let id = acme.id.to_string();
     let dir = installation(&db);
@@ -271,14 +277,16 @@ async fn what_a_restore_brought_back_is_purged_from_the_ledger() {
     let db = TestDatabase::new().await;
     let (acme, globex) = (db.tenant("acme").await, db.tenant("globex").await);
     let dir = installation(&db);
-    db.purge(&acme).await;
     let superuser = db.superuser().await;
-    let back = format!(
-        "UPDATE public.tenants SET status = 'active', subdomain = 'acme', name = 'Acme', deleted_at = NULL,
-                purge_after = NULL, purged_at = NULL WHERE id = '{}'",
-        acme.id
+    // As after a restore: the tenant is there, whole, and the ledger of today says that it was erased.
+    let ledger = db.config.erasure.ledger_dir.clone().unwrap();
+    std::fs::create_dir_all(&ledger).unwrap();
+    let entry = format!(
+        "{{\"sequence\":1,\"recorded_at\":\"2026-01-01T00:00:00Z\",\"tenant_id\":\"{}\",\"previous\":\"{}\"}}\n",
+        acme.id,
+        "0".repeat(64)
     );
-    superuser.batch_execute(&back).await.unwrap();
+    std::fs::write(ledger.join("erasures.jsonl"), entry).unwrap();
     let mut serve = tenantry(dir.path());
     serve
         .args(["serve", "--http-port", "0"])

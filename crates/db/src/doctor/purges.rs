@@ -43,7 +43,7 @@ pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> 
     let incomplete = db
         .query_typed_one(
             "SELECT count(*) FROM public.certificates
-             WHERE status = 'incomplete' AND issued_at < now() - interval '1 day'",
+             WHERE status = 'incomplete' AND issued_at < now() - interval '1 hour'",
             &[],
         )
         .await
@@ -57,7 +57,7 @@ pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> 
     if incomplete > 0 {
         return Ok(Check::warning(
             "purges",
-            format!("{incomplete} certificates are incomplete for more than a day"),
+            format!("{incomplete} certificates are incomplete for more than an hour"),
             "`tenantry tenant certificate ID` says what is open: a replica that is away, for instance",
         ));
     }

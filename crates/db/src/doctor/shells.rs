@@ -36,6 +36,22 @@ pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> 
         let hint = "end the session (`SELECT pg_terminate_backend(pid)`), or drop the login as a superuser";
         return Ok(Check::failed(NAME, wrong.join("; "), hint));
     }
+    let kept = db
+        .query_typed_one(
+            "SELECT string_agg(format('`%s`', rolname), ', ') FROM pg_roles
+             WHERE starts_with(rolname, $1) AND NOT rolcanlogin
+               AND shobj_description(oid, 'pg_authid') = 'a shell of ' || current_database()",
+            &[(&prefix, Type::TEXT)],
+        )
+        .await
+        .doing("look for shells that could not be dropped")?;
+    if let Some(kept) = kept.get::<_, Option<String>>(0) {
+        return Ok(Check::warning(
+            NAME,
+            format!("{kept} can't be dropped, for what it made in another database"),
+            "it can do nothing any more; as a superuser, in the database that DROP ROLE names: DROP OWNED BY it, then DROP ROLE",
+        ));
+    }
     let left = leftover_shells(&***db, &config.roles).await?;
     if !left.is_empty() {
         return Ok(Check::warning(
@@ -46,7 +62,11 @@ pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> 
     }
     let open = db
         .query_typed_one(
-            "SELECT count(*) FROM pg_roles WHERE starts_with(rolname, $1)",
+            "SELECT count(*) FROM pg_roles r
+             JOIN pg_auth_members am ON am.member = r.oid
+             JOIN pg_roles g ON g.oid = am.roleid
+             JOIN public.tenants t ON g.rolname = 'tenant_' || replace(t.id::text, '-', '')
+             WHERE starts_with(r.rolname, $1)",
             &[(&prefix, Type::TEXT)],
         )
         .await

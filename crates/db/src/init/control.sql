@@ -133,23 +133,37 @@ BEGIN
 END
 $$;
 
--- With what it may have left: its own default privileges, say. Nothing to do for one that is gone.
+-- With what it may have left: its own default privileges, say. Nothing to do for one that is gone. What it
+-- made in another database can only be dropped there, and must not keep a tenant from being shut out: then the
+-- role stays, as nobody's login and nobody's member.
 CREATE OR REPLACE FUNCTION {control}.close_tenant_shell(shell uuid) RETURNS void
     LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     shell_name name := '{prefix}_shell_' || replace(shell::text, '-', '');
+    role_name text;
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = shell_name) THEN
         RETURN;
     END IF;
+    EXECUTE format('ALTER ROLE %I NOLOGIN', shell_name);
+    FOR role_name IN SELECT roleid::regrole::text FROM pg_auth_members
+                      WHERE member = quote_ident(shell_name)::regrole LOOP
+        EXECUTE format('REVOKE %s FROM %I', role_name, shell_name);
+    END LOOP;
     IF EXISTS (SELECT FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass
                   AND refobjid = quote_ident(shell_name)::regrole) THEN
         EXECUTE format('GRANT %I TO {rolemaker}', shell_name);
         EXECUTE format('DROP OWNED BY %I', shell_name);
+        EXECUTE format('REVOKE %I FROM {rolemaker}', shell_name);
     END IF;
-    EXECUTE format('DROP ROLE %I', shell_name);
+    BEGIN
+        EXECUTE format('DROP ROLE %I', shell_name);
+    EXCEPTION WHEN dependent_objects_still_exist THEN
+        -- Roles belong to the server: so that this database's `doctor` tells of it, and no other's.
+        EXECUTE format('COMMENT ON ROLE %I IS %L', shell_name, 'a shell of ' || current_database());
+    END;
 END
 $$;
 

@@ -56,6 +56,9 @@ pub enum ErasureError {
         /// What was found.
         left: Vec<String>,
     },
+    /// Somebody said that a replica exists no more, and the primary knows it.
+    #[error("replica `{0}` streams from the primary, or has a slot there")]
+    ReplicaThere(String),
     /// A transaction that is older than the rewriting of statistics may still see what was in them.
     #[error("the statistics of purged tenants can't be written anew before {0} ends")]
     StatisticsHeld(String),
@@ -119,6 +122,7 @@ impl ErasureError {
             Self::Blocked { .. } | Self::StatisticsHeld(_) => ErrorKind::Busy,
             Self::UsedOutside { .. }
             | Self::RoleUsed { .. }
+            | Self::ReplicaThere(_)
             | Self::ErasedBefore(_)
             | Self::OldControlFunctions => ErrorKind::Refused,
             Self::Left { .. } | Self::LedgerDamaged { .. } | Self::LedgerIncomplete { .. } => {
@@ -144,6 +148,7 @@ impl ErasureError {
             | Self::Blocked { .. }
             | Self::UsedOutside { .. }
             | Self::RoleUsed { .. }
+            | Self::ReplicaThere(_)
             | Self::Left { .. } => false,
         }
     }
@@ -166,6 +171,9 @@ impl ErasureError {
             }
             Self::Left { .. } => {
                 "see docs/runbooks/purge.md before anybody repairs a catalog by hand"
+            }
+            Self::ReplicaThere(_) => {
+                "one that lags or is paused is waited for; if it is gone for good, stop it, drop its slot and destroy its disks first"
             }
             Self::StatisticsHeld(_) => {
                 "end it where it runs; a running service tries again by itself"

@@ -50,4 +50,18 @@ pub(super) fn check_settings(settings: &Map<String, Value>, problems: &mut Vec<S
     if Value::Object(settings.clone()).to_string().len() > MAX_SETTINGS_BYTES {
         problems.push(format!("settings are larger than {} KiB", MAX_SETTINGS_BYTES / 1024));
     }
+    if settings.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)) {
+        problems.push("settings hold a NUL character, which PostgreSQL does not store".to_owned());
+    }
+}
+
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(values) => values.iter().any(holds_nul),
+        Value::Object(fields) => {
+            fields.iter().any(|(key, value)| key.contains('\0') || holds_nul(value))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }

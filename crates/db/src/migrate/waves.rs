@@ -35,7 +35,7 @@ impl FromStr for Portion {
             Some(percent) => {
                 percent.parse().ok().filter(|p| (1..=100).contains(p)).map(Self::Percent)
             }
-            None => text.parse().ok().filter(|n| *n > 0).map(Self::Tenants),
+            None => text.parse().ok().map(Self::Tenants),
         };
         portion.ok_or_else(|| InvalidPortion(crate::ids::excerpt(text)))
     }
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_no_portion() {
-        for text in ["", "%", "0", "0%", "101%", "-1", "ten", "1.5%", "10 %"] {
+        for text in ["", "%", "0%", "101%", "-1", "ten", "1.5%", "10 %"] {
             assert!(text.parse::<Portion>().is_err(), "{text}");
         }
     }

@@ -70,8 +70,7 @@ pub async fn open_shell(
     if row.status != Status::Active {
         return Err(Error::TenantNotServed { tenant, status: row.status });
     }
-    let tier = config.tiers.get(&row.tier).or_else(|| config.tiers.get("free"));
-    let timeout_ms = tier.map_or(0, |tier| tier.statement_timeout.as_millis());
+    let timeout_ms = config.tier(&row.tier).statement_timeout.as_millis();
     let control = admin.roles.control_schema();
     let statement = format!(
         "SELECT {control}.open_tenant_shell('{tenant}', '{id}', $1, {timeout_ms}, {PASSWORD_SECONDS})"
@@ -144,8 +143,14 @@ pub(crate) async fn leftover_shells(
     let rows = db
         .query_typed(
             // A minute more: whoever was let in at the last moment may not be listed yet.
+            // Roles belong to the server: another database's shells are that one's to sweep, nobody's
+            // are anybody's.
             "SELECT r.rolname::text FROM pg_roles r
-             WHERE starts_with(r.rolname, $1) AND r.rolvaliduntil < now() - interval '1 minute'
+             LEFT JOIN pg_auth_members am ON am.member = r.oid
+             LEFT JOIN pg_roles g ON g.oid = am.roleid
+             WHERE starts_with(r.rolname, $1) AND r.rolcanlogin AND r.rolvaliduntil < now() - interval '1 minute'
+               AND (g.oid IS NULL OR EXISTS (
+                        SELECT FROM public.tenants t WHERE g.rolname = 'tenant_' || replace(t.id::text, '-', '')))
                AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.usesysid = r.oid)
              ORDER BY 1",
             &[(&shell_prefix(roles), Type::TEXT)],

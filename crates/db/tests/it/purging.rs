@@ -8,6 +8,7 @@ mod large;
 mod reapplying;
 mod residue;
 
+use std::ops::{Deref, DerefMut};
 use std::process::Command;
 
 use tenantry_db::lifecycle::{
@@ -16,12 +17,42 @@ use tenantry_db::lifecycle::{
 };
 use tenantry_db::models::tenants::{Status, Tenant, get_tenant};
 use tenantry_db::{Error, TenantRef};
-use tenantry_testing::TestDatabase;
+use tenantry_testing::{Servers, TestDatabase, temp_dir};
 use tokio_postgres::Client;
 
 use crate::deletion::delete;
 use crate::provisioning::traces;
 use crate::texts;
+
+/// A database on servers of its own. What writes in any database of a server holds up the rewriting of
+/// statistics, and other tests do.
+pub(crate) struct Alone {
+    db: TestDatabase,
+    _stack: tenantry_stack::Stack,
+    _dir: tempfile::TempDir,
+}
+
+impl Alone {
+    pub(crate) async fn new() -> Self {
+        let dir = temp_dir().unwrap();
+        let (stack, servers) = Servers::start(dir.path(), 2).await.unwrap();
+        Self { db: TestDatabase::on(servers).await, _stack: stack, _dir: dir }
+    }
+}
+
+impl Deref for Alone {
+    type Target = TestDatabase;
+
+    fn deref(&self) -> &TestDatabase {
+        &self.db
+    }
+}
+
+impl DerefMut for Alone {
+    fn deref_mut(&mut self) -> &mut TestDatabase {
+        &mut self.db
+    }
+}
 
 pub(crate) fn by<'a>(confirm: &'a str) -> Authority<'a> {
     Authority::Confirmed { confirm: Some(confirm), now: true }
@@ -215,7 +246,7 @@ async fn once_begun_it_can_not_be_restored_and_anybody_goes_on() {
 /// `pg_statistic` holds values, and dropping a table leaves them in its file.
 #[tokio::test]
 async fn statistics_are_written_anew_by_the_databases_owner() {
-    let db = TestDatabase::new().await;
+    let db = Alone::new().await;
     let acme = db.tenant("acme").await;
     let superuser = db.superuser().await;
     superuser

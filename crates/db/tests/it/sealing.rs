@@ -258,13 +258,16 @@ async fn what_was_there_before_the_seals_is_sealed_first() {
     use tenantry_db::migrate::migrate_public;
     let db = TestDatabase::new().await;
     let superuser = db.superuser().await;
-    let down = include_str!("../../migrations/public/0009_seal_the_audit_log.down.sql");
-    superuser
-        .batch_execute(&format!(
-            "SET search_path = public; {down}; DELETE FROM migrations WHERE version >= 9"
-        ))
-        .await
-        .unwrap();
+    let public = &db.migrations.public;
+    let downs: Vec<&str> = public
+        .down_from(public.head(), 8)
+        .map(|m| m.down.as_ref().unwrap().text.as_str())
+        .collect();
+    let back = format!(
+        "SET search_path = public; {}; DELETE FROM migrations WHERE version >= 9",
+        downs.join(";")
+    );
+    superuser.batch_execute(&back).await.unwrap();
     write(&db.admin_client().await, "old", 3).await;
     migrate_public(&db.admin, &db.migrations.public, None, |_| {}).await.unwrap();
     write(&db.admin_client().await, "new", 1).await;

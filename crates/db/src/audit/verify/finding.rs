@@ -40,6 +40,13 @@ pub enum FindingKind {
     LedgerBroken,
 }
 
+impl fmt::Display for FindingKind {
+    /// As in JSON.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {

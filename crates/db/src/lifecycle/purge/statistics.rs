@@ -69,7 +69,9 @@ fn busy(what: &str, done: Result<(), tokio_postgres::Error>) -> Result<(), Error
     }
 }
 
-/// Waits until nobody in this database sees it as it was before now.
+/// Waits until nobody sees this database as it was before now, and until what began to write before, in
+/// whichever database of the server, has ended: whatever looks, as the rewrite itself does, counts all of
+/// these as running, and keeps what is younger.
 async fn wait_for_older(session: &Client, admin: &AdminDb) -> Result<(), Error> {
     const PAUSE: Duration = Duration::from_millis(50);
     let row = session
@@ -91,15 +93,16 @@ async fn wait_for_older(session: &Client, admin: &AdminDb) -> Result<(), Error> 
                 // Of two numbers, the older one has the greater age; they go round, so that they can't be
                 // compared as such.
                 "WITH holders AS (
-                     SELECT 'pid ' || pid AS name, unnest(ARRAY[backend_xid, backend_xmin]) AS xid
-                       FROM pg_stat_activity
+                     SELECT 'pid ' || pid AS name, backend_xid AS xid FROM pg_stat_activity
+                      WHERE pid <> pg_backend_pid()
+                     UNION ALL
+                     SELECT 'pid ' || pid, backend_xmin FROM pg_stat_activity
                       WHERE (datname = current_database() OR datname IS NULL) AND pid <> pg_backend_pid()
                      UNION ALL
                      SELECT 'the replication slot `' || slot_name || '`', unnest(ARRAY[xmin, catalog_xmin])
                        FROM pg_replication_slots
                      UNION ALL
-                     SELECT 'the prepared transaction `' || gid || '`', transaction
-                       FROM pg_prepared_xacts WHERE database = current_database()
+                     SELECT 'the prepared transaction `' || gid || '`', transaction FROM pg_prepared_xacts
                  )
                  SELECT name FROM holders
                  WHERE xid IS NOT NULL AND age(xid) >= age($1::text::xid8::xid) ORDER BY age(xid) DESC LIMIT 1",

@@ -85,6 +85,7 @@ async fn a_shell_begins_in_its_tenant_and_nothing_leads_out() {
     }
     client.batch_execute("RESET ALL; RESET ROLE").await.unwrap();
     assert_eq!(one(&client, WHO).await, at_home, "back where it began");
+    close_shell(&db.admin, &shell).await.unwrap();
 }
 
 #[tokio::test]
@@ -158,6 +159,7 @@ async fn a_shell_has_the_tenants_rights_and_no_machine() {
     if let Ok(client) = foreign {
         assert_eq!(refusal(&client, "CREATE TABLE x ()").await.code(), "42501");
     }
+    close_shell(&db.admin, &elsewhere).await.unwrap();
 }
 
 #[tokio::test]
@@ -312,4 +314,35 @@ async fn only_the_admin_makes_shells_and_of_its_own_tenants_only() {
     assert_eq!(refusal(&reader, &make(&own, good, 60)).await.code(), "42501");
     let lane = db.lane_direct(acme.lane).await;
     assert_eq!(refusal(&lane, &make(&own, good, 60)).await.code(), "42501");
+}
+
+#[tokio::test]
+async fn what_a_shell_made_in_another_database_keeps_nobody_from_being_shut_out() {
+    let db = TestDatabase::new().await;
+    let superuser = db.superuser().await;
+    let acme = db.tenant("acme").await;
+    let mut elsewhere = open(&db, &acme).await;
+    elsewhere.database = "postgres".to_owned();
+    elsewhere.options.clear();
+    let client = connect(&elsewhere).await;
+    // What PUBLIC may do in a database that nobody has hardened.
+    client.batch_execute("SET ROLE NONE; SELECT lo_create(0)").await.unwrap();
+    suspend_tenant(&db.admin, acme.id, &db.actor()).await.unwrap();
+    let members = format!(
+        "SELECT m.rolname FROM pg_auth_members am JOIN pg_roles m ON m.oid = am.member
+         WHERE am.roleid = '{}'::regrole AND m.rolname LIKE '%shell%'",
+        acme.schema()
+    );
+    assert_eq!(texts(&superuser, &members).await, Vec::<String>::new());
+    assert!(client.batch_execute("SELECT 1").await.is_err(), "the session was ended");
+    assert!(try_connect(&elsewhere).await.is_err(), "the login is none any more");
+    let checks = doctor::examine(&db.config, &db.migrations).await;
+    let said = checks.iter().find(|check| check.name == "shells").unwrap();
+    assert_eq!(said.outcome, Outcome::Warning, "{said:?}");
+    assert!(said.detail.contains(&elsewhere.login), "{said:?}");
+    let mut server: tokio_postgres::Config = db.servers().superuser_url.parse().unwrap();
+    let (superuser, connection) = server.dbname("postgres").connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let login = &elsewhere.login;
+    superuser.batch_execute(&format!("DROP OWNED BY {login}; DROP ROLE {login}")).await.unwrap();
 }

@@ -3,8 +3,8 @@
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tenantry_db::lifecycle::{
-    Certificate, check_certificate, declare_replica_gone, get_certificate, look_at_certificates,
-    purge_due, refresh_certificate, rewrite_statistics,
+    Certificate, ErasureError, check_certificate, declare_replica_gone, get_certificate,
+    look_at_certificates, purge_due, refresh_certificate, rewrite_statistics,
 };
 use tenantry_db::models::tenants::Tenant;
 use tenantry_db::{Error, TenantId};
@@ -12,7 +12,7 @@ use tenantry_stack::Server;
 use tenantry_testing::{Servers, TestDatabase, temp_dir};
 use tokio_postgres::Client;
 
-use super::purge;
+use super::{Alone, purge};
 use crate::deletion::delete;
 use crate::texts;
 
@@ -38,7 +38,7 @@ fn filed(certificate: &Certificate) -> Value {
 
 #[tokio::test]
 async fn a_certificate_says_what_was_seen_and_is_complete_when_all_was() {
-    let db = TestDatabase::new().await;
+    let db = Alone::new().await;
     let superuser = db.superuser().await;
     let acme = db.tenant("acme").await;
     for state in ["active", "deleted"] {
@@ -146,7 +146,7 @@ async fn the_digest_is_that_of_the_canonical_form() {
 
 #[tokio::test]
 async fn a_filed_certificate_is_checked_against_itself_the_ledger_and_the_register() {
-    let db = TestDatabase::new().await;
+    let db = Alone::new().await;
     let (acme, globex) = (purged(&db, "acme").await, purged(&db, "globex").await);
     let ledger = db.ledger();
     let early = filed(&get_certificate(&db.reader, acme.id).await.unwrap());
@@ -167,19 +167,19 @@ async fn a_filed_certificate_is_checked_against_itself_the_ledger_and_the_regist
         };
         assert_eq!(
             check(&changed("/purge/actor", "x".into())).await,
-            [Some(false), Some(true), Some(true)]
+            [Some(false), Some(true), None]
         );
         assert_eq!(
             check(&changed("/ledger/sha256", "00".into())).await,
-            [Some(false), Some(false), Some(true)]
+            [Some(false), Some(false), None]
         );
         assert_eq!(
             check(&changed("/ledger/sequence", 9.into())).await,
-            [Some(false), Some(false), Some(true)]
+            [Some(false), Some(false), None]
         );
         let other = if tenant == acme.id { globex.id } else { acme.id };
         let other = changed("/tenant_id", other.to_string().into());
-        assert_eq!(check(&other).await, [Some(false); 3]);
+        assert_eq!(check(&other).await, [Some(false), Some(false), None]);
     }
     assert_eq!(check(&early).await, [Some(true); 3], "an earlier state of it");
     assert_eq!(check(&serde_json::json!({})).await, [Some(false), None, None]);
@@ -188,7 +188,7 @@ async fn a_filed_certificate_is_checked_against_itself_the_ledger_and_the_regist
 /// A purge that ended under an older version has no certificate, and not all of its numbers.
 #[tokio::test]
 async fn a_purge_of_an_earlier_version_gets_its_certificate_later() {
-    let db = TestDatabase::new().await;
+    let db = Alone::new().await;
     let superuser = db.superuser().await;
     let acme = purged(&db, "acme").await;
     superuser
@@ -218,7 +218,7 @@ async fn a_purge_of_an_earlier_version_gets_its_certificate_later() {
 
 #[tokio::test]
 async fn a_service_completes_certificates_and_several_make_one() {
-    let db = TestDatabase::new().await;
+    let db = Alone::new().await;
     let superuser = db.superuser().await;
     let acme = purged(&db, "acme").await;
     let services: Vec<_> = (0..4).map(|_| db.installation()).collect();
@@ -290,6 +290,8 @@ async fn a_replica_that_has_not_replayed_the_purge_leaves_it_incomplete_and_is_n
     assert!(points[0].starts_with("replica `replica` is not connected"), "{points:?}");
     // Whoever drops the slot does not make it forgotten; whoever says that it is gone is named.
     refresh(&db, four.id).await;
+    let there = declare_replica_gone(&db.admin, four.id, "replica", &db.actor()).await;
+    assert!(matches!(there, Err(Error::Erasure(ErasureError::ReplicaThere(_)))), "{there:?}");
     let superuser = db.superuser().await;
     let drop_slot = "SELECT pg_drop_replication_slot('replica')";
     superuser.batch_execute(drop_slot).await.unwrap();

@@ -12,7 +12,7 @@ use tenantry_db::models::tenants::Tenant;
 use tenantry_db::{Config, Error, Installation};
 use tenantry_testing::TestDatabase;
 
-use super::by;
+use super::{Alone, by};
 use crate::deletion::{delete, try_delete};
 use crate::texts;
 
@@ -36,7 +36,7 @@ fn done(purged: usize) -> Round {
 
 #[tokio::test]
 async fn what_is_due_goes_and_what_is_not_stays() {
-    let db = TestDatabase::new().await;
+    let db = Alone::new().await;
     delete_at_once(&db, "due").await;
     delete(&db, &db.tenant("later").await).await;
     let held = delete_at_once(&db, "held").await;

@@ -6,7 +6,7 @@ use tenantry_db::{Config, Error};
 use tenantry_testing::TestDatabase;
 use tokio_postgres::Client;
 
-use super::{assert_gone, purge};
+use super::{Alone, assert_gone, purge};
 use crate::deletion::delete;
 use crate::texts;
 
@@ -254,7 +254,7 @@ async fn files_hold(superuser: &Client, canary: &str) -> Vec<String> {
 #[tokio::test]
 async fn a_canary_is_found_nowhere_afterwards() {
     const CANARY: &str = "canary-4f8a91c2";
-    let db = TestDatabase::new().await;
+    let db = Alone::new().await;
     let superuser = db.superuser().await;
     let acme = db.tenant(CANARY).await;
     let schema = acme.schema();
@@ -300,14 +300,20 @@ async fn a_canary_is_found_nowhere_afterwards() {
     assert_gone(&db, &superuser, &acme).await;
 }
 
-/// What an older transaction may still see is written to the new files, too.
-#[tokio::test]
-async fn an_older_transaction_keeps_the_statistics_from_being_called_gone() {
-    let mut db = TestDatabase::new().await;
+/// Where nobody is waited for for long.
+async fn impatient() -> Alone {
+    let mut db = Alone::new().await;
     let layers =
         db.servers().layers(db.name(), "shared").flag("test", "lanes.settle_timeout", "300ms");
     db.config = Config::from_layers(layers).unwrap();
     db.admin = tenantry_db::AdminDb::new(&db.config).unwrap();
+    db
+}
+
+/// What an older transaction may still see is written to the new files, too.
+#[tokio::test]
+async fn an_older_transaction_keeps_the_statistics_from_being_called_gone() {
+    let db = impatient().await;
     let superuser = db.superuser().await;
     let acme = db.tenant("acme").await;
     superuser
@@ -334,6 +340,33 @@ async fn an_older_transaction_keeps_the_statistics_from_being_called_gone() {
     superuser.batch_execute("VACUUM FULL pg_statistic").await.unwrap();
     assert_eq!(files_hold(&superuser, "canary-91c2").await, ["pg_statistic"]);
     reader.batch_execute("ROLLBACK").await.unwrap();
+    superuser.batch_execute("VACUUM FULL pg_statistic").await.unwrap();
+    assert_eq!(files_hold(&superuser, "canary-91c2").await, Vec::<String>::new());
     assert_eq!(rewrite_statistics(&db.admin).await.unwrap(), 1);
     assert_eq!(files_hold(&superuser, "canary-91c2").await, Vec::<String>::new());
+}
+
+/// Also one that writes in another database of the server: whoever looks counts it as running.
+#[tokio::test]
+async fn a_writer_in_another_database_keeps_them_too() {
+    let db = impatient().await;
+    let superuser = db.superuser().await;
+    let elsewhere = TestDatabase::on(db.servers().clone()).await.superuser().await;
+    elsewhere.batch_execute("BEGIN; CREATE TABLE public.long (a int)").await.unwrap();
+    let acme = db.tenant("acme").await;
+    let fill = format!(
+        "INSERT INTO {0}.users (email, name, role) SELECT 'x@' || n, 'canary-7d1e', 'x' FROM generate_series(1, 99) n;
+         ANALYZE {0}.users",
+        acme.schema()
+    );
+    superuser.batch_execute(&fill).await.unwrap();
+    delete(&db, &acme).await;
+    purge(&db, &acme).await.unwrap();
+    let error = rewrite_statistics(&db.admin).await.unwrap_err();
+    assert!(matches!(error, Error::Erasure(ErasureError::StatisticsHeld(_))), "{error:?}");
+    superuser.batch_execute("VACUUM FULL pg_statistic").await.unwrap();
+    assert_eq!(files_hold(&superuser, "canary-7d1e").await, ["pg_statistic"], "it does keep them");
+    elsewhere.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(rewrite_statistics(&db.admin).await.unwrap(), 1);
+    assert_eq!(files_hold(&superuser, "canary-7d1e").await, Vec::<String>::new());
 }

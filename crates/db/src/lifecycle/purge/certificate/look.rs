@@ -4,12 +4,13 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_postgres::{GenericClient, Transaction};
 
-use super::super::verify;
+use super::super::verify::{self, Looked};
 use super::document::{self, BackupsHold, CertificateStatus, Seen};
-use super::{Certificate, issue, require_purged};
+use super::{Certificate, issue, replicas, require_purged};
 use crate::direct::{AdminDb, begin};
 use crate::error::{Doing, Error};
 use crate::ids::{TenantId, TenantRef};
+use crate::lifecycle::ErasureError;
 use crate::models::audit::{self, Action, Actor};
 use crate::models::certificates::{self, CertificateRow, End};
 
@@ -60,7 +61,8 @@ pub async fn look_at_certificates(admin: &AdminDb, actor: &Actor) -> Result<usiz
 /// says who said so.
 ///
 /// # Errors
-/// As [`refresh_certificate`]; [`Error::InvalidField`] if the certificate names no such replica.
+/// As [`refresh_certificate`]; [`Error::InvalidField`] if the certificate names no such replica;
+/// [`crate::lifecycle::ErasureError::ReplicaThere`] for one that the primary still knows.
 pub async fn declare_replica_gone(
     admin: &AdminDb,
     tenant: TenantId,
@@ -72,14 +74,17 @@ pub async fn declare_replica_gone(
     let tx = begin(&mut db).await?;
     let row = certificates::lock(&tx, tenant).await?;
     let row = row.ok_or(Error::TenantNotFound(TenantRef::Id(tenant)))?;
-    if row.is_complete() {
-        return Ok(Certificate::of_row(row));
-    }
     let mut seen = seen_in(&row.document);
     let Some(server) = seen.replicas.servers.get_mut(replica) else {
         let rule = "names no replica of this certificate";
         return Err(Error::InvalidField { field: "replica-gone", rule });
     };
+    if row.is_complete() {
+        return Ok(Certificate::of_row(row));
+    }
+    if replicas::is_there(&tx, replica).await? {
+        return Err(ErasureError::ReplicaThere(replica.to_owned()).into());
+    }
     server.declared_gone_by = Some(actor.to_string());
     let details = json!({ "replica": replica });
     audit::record(&tx, actor, Action::ReplicaDeclaredGone, tenant, &details).await?;
@@ -126,7 +131,7 @@ async fn verify_again(
     admin: &AdminDb,
     tenant: TenantId,
     row: &CertificateRow,
-) -> Result<Option<Value>, Error> {
+) -> Result<Option<Looked>, Error> {
     let before = &row.document["verification"];
     let unread = before["unread"].as_array().is_some_and(|unread| !unread.is_empty());
     if !unread && before["statements"].as_i64().unwrap_or_default() == 0 {
@@ -134,10 +139,7 @@ async fn verify_again(
     }
     let looked = verify::look(tx, admin, tenant, None).await?;
     looked.require_nothing(tenant)?;
-    Ok(Some(json!({
-        "parameters": looked.parameters, "places": looked.places, "unread": looked.unread,
-        "kept": looked.kept, "statements": looked.statements,
-    })))
+    Ok(Some(looked))
 }
 
 async fn store(
@@ -145,13 +147,13 @@ async fn store(
     tenant: TenantId,
     row: CertificateRow,
     seen: &Seen,
-    verified: Option<Value>,
+    verified: Option<Looked>,
     actor: &Actor,
 ) -> Result<Certificate, Error> {
     let before = data_encoding::HEXLOWER.encode(&row.sha256);
     let mut document = row.document;
     if let Some(verified) = verified {
-        document["verification"] = verified;
+        document["verification"] = serde_json::to_value(verified).unwrap_or_default();
     }
     let document = document::complete(document, seen, BackupsHold::Unknown, Some(&before));
     let sha256 = document::digest(&document);

@@ -49,6 +49,11 @@ async fn now(db: &impl GenericClient) -> Result<BTreeMap<String, Now>, Error> {
     Ok(servers)
 }
 
+/// Whether one of this name streams, or has a slot: whoever is gone for good has neither.
+pub(super) async fn is_there(db: &impl GenericClient, replica: &str) -> Result<bool, Error> {
+    Ok(now(db).await?.contains_key(replica))
+}
+
 impl Replicas {
     /// Looks again. One that was seen before and is not there now is not forgotten: it may come back.
     pub(super) async fn look(
