@@ -24,6 +24,8 @@ impl Background {
         let stop = background.stop();
         background.jobs.spawn(lifecycle::run_due_purges(installation(), stop));
         let stop = background.stop();
+        background.jobs.spawn(lifecycle::keep_dropping_kept(installation(), stop));
+        let stop = background.stop();
         background.jobs.spawn(audit::keep_sealing(installation(), stop));
         let stop = background.stop();
         background.jobs.spawn(audit::keep_anchoring(installation(), stop));

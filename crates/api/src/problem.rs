@@ -244,6 +244,8 @@ fn of_error(error: &Error) -> Problem {
             | ErrorKind::Internal => internal(),
         },
         Error::Config { .. }
+        // A tenant is taken back on the command line only.
+        | Error::BringBack(_)
         | Error::Audit(_)
         | Error::Name(_)
         | Error::TenantExists(_)

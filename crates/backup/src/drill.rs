@@ -164,7 +164,8 @@ impl Engine {
         }
     }
 
-    fn require_room(&self, start: &Start<'_>) -> Result<()> {
+    /// For a copy of the whole server in the scratch directory, which is empty now.
+    pub(crate) fn require_room(&self, start: &Start<'_>) -> Result<()> {
         let path = self.settings().scratch_dir.clone();
         let needed_bytes = start.backup.size_bytes + start.backup.size_bytes / 10 + MARGIN_BYTES;
         match Disk::of(&path) {

@@ -24,6 +24,7 @@ mod recovery;
 mod restore;
 mod schedule;
 mod settings;
+mod tenant;
 mod verify;
 mod wal;
 
@@ -37,5 +38,8 @@ pub use progress::Progress;
 pub use restore::{Destination, Restore, Restored, Step, restore};
 pub use schedule::{Due, due, keep, run_if_due};
 pub use settings::{Place, Server, Settings};
+pub use tenant::{
+    Made, TenantAim, TenantRestore, TenantRestored, TenantStep, restore_tenant, undo_restore_tenant,
+};
 pub use verify::Verified;
 pub use wal::{Lsn, SegmentName, SegmentSize};

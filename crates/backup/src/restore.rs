@@ -148,7 +148,7 @@ pub async fn restore(restore: &Restore<'_>, mut progress: impl FnMut(Step)) -> R
 }
 
 /// The result with the scratch directory, which goes at once if there is none.
-async fn wiped<T>(result: Result<T>, scratch: Scratch) -> Result<(T, Scratch)> {
+pub(crate) async fn wiped<T>(result: Result<T>, scratch: Scratch) -> Result<(T, Scratch)> {
     match result {
         Ok(value) => Ok((value, scratch)),
         Err(error) => {
@@ -163,7 +163,11 @@ async fn wiped<T>(result: Result<T>, scratch: Scratch) -> Result<(T, Scratch)> {
 
 /// Sees to a commit behind this moment in the repository, where the server runs. For `now` it must be there; for
 /// a moment in the past it may be there already.
-async fn catch_up(engine: &Engine, config: &Config, when: When) -> Result<Option<String>> {
+pub(crate) async fn catch_up(
+    engine: &Engine,
+    config: &Config,
+    when: When,
+) -> Result<Option<String>> {
     let committed = match AdminDb::new(config) {
         Ok(admin) => commit_once(&admin).await,
         Err(error) => Err(error),

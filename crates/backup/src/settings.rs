@@ -43,6 +43,8 @@ pub struct Settings {
     pub verify_every: Option<Duration>,
     /// How often the newest backup is restored to a scratch server, if ever.
     pub drill_every: Option<Duration>,
+    /// How long what a tenant had is kept when the tenant alone is taken back.
+    pub keep_replaced: Duration,
     /// Where scratch servers lie.
     pub scratch_dir: PathBuf,
     /// zstd's level.
@@ -142,6 +144,7 @@ fn read(reader: &mut Reader<'_>, port: u16, on_host: bool) -> Settings {
         check_every: reader.duration("backup.check_every"),
         verify_every: interval(reader, "backup.verify_every"),
         drill_every: interval(reader, "backup.drill_every"),
+        keep_replaced: reader.retention("backup.keep_replaced").unwrap_or(DAY),
         scratch_dir: absolute(reader, "backup.scratch_dir"),
         compress_level: reader.integer("backup.compress_level", 1..=19),
         process_max: reader.integer("backup.process_max", 1..=128),

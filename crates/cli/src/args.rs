@@ -14,7 +14,7 @@ use tenantry_api::auth::{Claims, Role, Scope};
 use tenantry_db::TenantRef;
 use tenantry_db::models::tenants::Status;
 
-pub(crate) use self::backup::{Backup, BackupCheck, BackupRestore, BackupRun};
+pub(crate) use self::backup::{Backup, BackupCheck, BackupRestore, BackupRestoreTenant, BackupRun};
 pub(crate) use self::migrate::{
     Migrate, MigrateCreate, MigrateLint, MigratePlan, MigrateRollback, MigrateRun, MigrateStatus,
     MigrateVerify, OnError, Pace, Set,

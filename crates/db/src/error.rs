@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::audit::AuditError;
 use crate::ids::{InvalidName, SchemaName, TenantRef};
-use crate::lifecycle::{ErasureError, TransferError};
+use crate::lifecycle::{BringBackError, ErasureError, TransferError};
 use crate::migrate::{MigrationError, SetKind};
 use crate::models::tenants::Status;
 
@@ -79,6 +79,9 @@ pub enum Error {
     /// An export or an import did not come to its end.
     #[error(transparent)]
     Transfer(#[from] TransferError),
+    /// A tenant was not taken back to an earlier moment.
+    #[error(transparent)]
+    BringBack(#[from] BringBackError),
     /// Migration files, or what the ledger says of them, do not fit together.
     #[error(transparent)]
     Migration(#[from] MigrationError),
@@ -228,6 +231,7 @@ impl Error {
             Self::Erasure(error) => error.kind(),
             Self::Audit(error) => error.kind(),
             Self::Transfer(error) => error.kind(),
+            Self::BringBack(error) => error.kind(),
             Self::Migration(error) => error.kind(),
             Self::ChangedMeanwhile(_) => ErrorKind::Conflict,
             Self::IdempotencyMismatch => ErrorKind::Invalid,
@@ -275,6 +279,7 @@ impl Error {
             Self::Erasure(error) => return error.hint(),
             Self::Audit(error) => return error.hint(),
             Self::Transfer(error) => return error.hint(),
+            Self::BringBack(error) => return error.hint(),
             Self::LegalHold(_) => "`tenantry tenant unhold` lifts it",
             Self::Migration(error) => return error.hint(),
             Self::Shared(error) => return error.hint(),

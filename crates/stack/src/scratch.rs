@@ -141,6 +141,50 @@ impl Scratch {
         read().unwrap_or_default()
     }
 
+    /// What `pg_dump` says of one schema of the server that runs: a section of it, without owners and rights. With
+    /// the program of the server's own version, as its user, through its socket.
+    ///
+    /// # Errors
+    /// [`Error::MissingBinary`]; [`Error::Tool`] with the end of what it said.
+    pub async fn dump_schema(
+        &self,
+        login: &str,
+        database: &str,
+        schema: &str,
+        section: &str,
+    ) -> Result<String> {
+        let version = files::read_if_present(&self.data_dir().join("PG_VERSION"))?;
+        let major = version.and_then(|text| text.trim().parse().ok());
+        let beside = binaries::find_postgres(major).await?.with_file_name("pg_dump");
+        let program = if beside.is_file() {
+            beside
+        } else {
+            binaries::find_client_program("pg_dump").await?
+        };
+        let place = self.root().join("dumps");
+        files::ensure_directory(&place, PRIVATE, Some(self.layout.user()))?;
+        let file = place.join(format!("{section}.sql"));
+        let mut arguments: Vec<OsString> =
+            ["--no-owner", "--no-privileges", "--no-password", "--strict-names"]
+                .map(OsString::from)
+                .into();
+        let named = [
+            format!("--host={}", self.layout.sockets().display()),
+            format!("--port={PORT}"),
+            format!("--username={login}"),
+            format!("--schema={schema}"),
+            format!("--section={section}"),
+            format!("--file={}", file.display()),
+            database.to_owned(),
+        ];
+        arguments.extend(named.map(OsString::from));
+        tool::run(&self.layout, "pg_dump", &program, arguments, &[]).await?;
+        files::read_if_present(&file)?.ok_or_else(|| {
+            let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
+            Error::io("read", &file)(gone)
+        })
+    }
+
     /// Stops it, with a checkpoint. It may be stopped already.
     ///
     /// # Errors

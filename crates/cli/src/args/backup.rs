@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 use tenantry_backup::{BackupKind, When};
+use tenantry_db::TenantRef;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Backup {
@@ -17,6 +18,38 @@ pub(crate) enum Backup {
     Drill,
     /// Take the whole server back to a moment: in its place, or in a directory beside it
     Restore(BackupRestore),
+    /// Take one tenant back to a moment, while all others go on: in its place, or as a new tenant to look at
+    RestoreTenant(BackupRestoreTenant),
+}
+
+#[derive(Debug, ClapArgs)]
+#[group(id = "aim", multiple = false)]
+pub(crate) struct BackupRestoreTenant {
+    /// Id or subdomain
+    #[arg(value_name = "T")]
+    pub(crate) tenant: TenantRef,
+    /// The moment, with its offset from UTC, such as 2026-11-24T14:32:00+01:00; or `now`. What the tenant
+    /// committed later is not in it
+    #[arg(
+        long,
+        value_name = "TIME",
+        allow_hyphen_values = true,
+        required_unless_present = "undo",
+        conflicts_with = "undo"
+    )]
+    pub(crate) to: Option<When>,
+    /// Give the tenant that state, and keep what it has now for `backup.keep_replaced` (the default)
+    #[arg(long, group = "aim")]
+    pub(crate) replace: bool,
+    /// Make a new tenant with this subdomain of that state, and leave the tenant alone
+    #[arg(long = "as", value_name = "SUBDOMAIN", group = "aim")]
+    pub(crate) new: Option<String>,
+    /// Give the tenant again what it had before it was last taken back
+    #[arg(long, group = "aim")]
+    pub(crate) undo: bool,
+    /// Answer the question whether the tenant's state is to be replaced
+    #[arg(long, conflicts_with = "new")]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -2,6 +2,7 @@
 
 mod drill;
 mod restore;
+mod tenant;
 
 use std::fmt::Write as _;
 
@@ -27,6 +28,11 @@ pub(super) async fn run(common: &Common, command: &Backup) -> anyhow::Result<Exi
     // A signal drops what is under way, and with it pgBackRest is told to end.
     let mut stop = StopSignal::listen()?;
     let done = async {
+        if let Backup::RestoreTenant(args) = command
+            && args.undo
+        {
+            return tenant::undo(common, &config, args).await;
+        }
         let engine = Engine::open(Settings::of_host(&config)?).await?;
         match command {
             Backup::Run(args) => make(common, &config, &engine, args).await,
@@ -34,6 +40,7 @@ pub(super) async fn run(common: &Common, command: &Backup) -> anyhow::Result<Exi
             Backup::Check(args) => check(common, &config, &engine, args).await,
             Backup::Drill => drill::run(common, &config, &engine).await,
             Backup::Restore(args) => restore::run(common, &config, &engine, args).await,
+            Backup::RestoreTenant(args) => tenant::run(common, &config, &engine, args).await,
         }
     };
     tokio::select! {
@@ -41,6 +48,10 @@ pub(super) async fn run(common: &Common, command: &Backup) -> anyhow::Result<Exi
         () = stop.wait() => {
             say(match command {
                 Backup::Drill | Backup::Restore(_) => "stopped; nothing was changed",
+                Backup::RestoreTenant(_) => {
+                    "stopped; the tenant is what it was, unless the change of names had been made just then: \
+                     `tenantry backup restore-tenant --undo` tells"
+                }
                 Backup::Run(_) | Backup::List | Backup::Check(_) => {
                     "stopped; what was copied is used by the next backup"
                 }

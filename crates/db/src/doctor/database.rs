@@ -3,7 +3,7 @@
 use deadpool_postgres::Object;
 use tokio_postgres::types::Type;
 
-use super::{Check, audit, grants, purges, ready_pool, roles, shells};
+use super::{Check, audit, grants, kept_schemas, purges, ready_pool, roles, shells};
 use crate::config::Config;
 use crate::direct::{AdminDb, ReaderDb};
 use crate::error::{Doing, Error};
@@ -32,6 +32,7 @@ pub(super) async fn checks(config: &Config, migrations: &Migrations) -> Vec<Chec
                 checks.push(or_error("grants", grants::check(&db, config).await));
                 checks.push(or_error("table names", table_names(&db).await));
                 checks.push(or_error("purges", purges::check(&db, config).await));
+                checks.push(or_error("kept schemas", kept_schemas::check(&db).await));
                 checks.push(or_error("audit log", audit::check(&db, config).await));
                 checks.push(or_error("shells", shells::check(&db, config).await));
             }

@@ -5,6 +5,7 @@
 mod audit;
 mod database;
 mod grants;
+mod kept_schemas;
 mod pooler;
 mod purges;
 mod ready_pool;

@@ -3,10 +3,12 @@
 //! Everything that may stand unquoted in generated SQL comes from a type of this module, which is
 //! why none of them can be built from unchecked text.
 
+mod copy;
 mod lane;
 mod subdomain;
 mod tenant;
 
+pub(crate) use copy::CopyName;
 pub use lane::LaneId;
 pub use subdomain::Subdomain;
 pub use tenant::{SchemaName, TenantId, TenantRef};

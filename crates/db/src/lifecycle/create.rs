@@ -260,13 +260,22 @@ pub(crate) fn empty_schema(schema: SchemaName, role: &str, roles: &RolePrefix) -
     let (owner, tenant) = (roles.owner(), schema.tenant());
     format!(
         "SET LOCAL ROLE {owner};
-         CREATE SCHEMA {schema};
+         {}
+         CREATE FUNCTION {schema}.this_tenant() RETURNS uuid
+             LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN '{tenant}'::uuid;\n",
+        bare_schema(&schema.to_string(), role),
+    )
+}
+
+/// A schema with nothing in it but the rights that whatever is made there later will have. The transaction
+/// acts as the owner. The names are of [`crate::ids`], which makes them.
+pub(super) fn bare_schema(schema: &str, role: &str) -> String {
+    format!(
+        "CREATE SCHEMA {schema};
          GRANT USAGE ON SCHEMA {schema} TO {role};
          ALTER DEFAULT PRIVILEGES IN SCHEMA {schema}
              GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role};
          ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT USAGE, SELECT ON SEQUENCES TO {role};
-         ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT EXECUTE ON FUNCTIONS TO {role};
-         CREATE FUNCTION {schema}.this_tenant() RETURNS uuid
-             LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN '{tenant}'::uuid;\n",
+         ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT EXECUTE ON FUNCTIONS TO {role};",
     )
 }

@@ -1,6 +1,7 @@
 //! A tenant's life: one file for each step.
 
 mod access;
+mod bring_back;
 mod create;
 mod delete;
 mod erasure_error;
@@ -13,6 +14,11 @@ mod transfer;
 mod update;
 mod values;
 
+pub use bring_back::{
+    BringBackError, Earlier, Loaded, Replaceable, Replaced, SchemaText, Undone, bring_forward,
+    drop_what_is_nobodys, keep_dropping_kept, load_earlier, record_bring_back_as,
+    require_not_erased, require_replaceable, undo_bring_back,
+};
 pub(crate) use create::empty_schema;
 pub use create::{NewTenant, create_tenant};
 pub use delete::{Deletion, delete_tenant, hold_tenant, restore_tenant};

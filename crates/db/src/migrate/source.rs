@@ -34,6 +34,8 @@ pub(super) const PUBLIC: &[(&str, &str)] = embedded!("public":
     "0010_certify_erasures.down.sql",
     "0012_remember_backup_reports.up.sql",
     "0012_remember_backup_reports.down.sql",
+    "0013_keep_replaced_schemas.up.sql",
+    "0013_keep_replaced_schemas.down.sql",
 );
 
 pub(super) const TENANT: &[(&str, &str)] = embedded!("tenant":

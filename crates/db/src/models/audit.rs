@@ -74,6 +74,9 @@ pub(crate) enum Action {
     StatementRun,
     ShellOpened,
     Rewound,
+    TenantRewound,
+    TenantRewindUndone,
+    KeptDropped,
 }
 
 impl Action {
@@ -103,6 +106,9 @@ impl Action {
             Self::StatementRun => "tenant.statement_run",
             Self::ShellOpened => "tenant.shell_opened",
             Self::Rewound => "installation.rewound",
+            Self::TenantRewound => "tenant.rewound",
+            Self::TenantRewindUndone => "tenant.rewind_undone",
+            Self::KeptDropped => "tenant.kept_dropped",
         }
     }
 }

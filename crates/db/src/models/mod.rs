@@ -7,6 +7,7 @@ pub(crate) mod certificates;
 pub mod content;
 pub mod drill;
 pub mod idempotency;
+pub(crate) mod kept_schemas;
 pub mod page;
 pub mod ready;
 pub mod reference;

@@ -9,7 +9,7 @@ use crate::error::{Doing, Error};
 
 /// A transaction, as somebody must know it who shall end it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Blocker {
+pub(in crate::lifecycle) struct Blocker {
     /// None for a prepared transaction: it has no session.
     pid: Option<i32>,
     /// A prepared transaction's identifier, else the login.
@@ -73,7 +73,7 @@ fn lanes_begin_with(owner: &str) -> String {
 }
 
 /// Those that hold a lock on a relation of the tenant's.
-pub(super) async fn that_hold_locks(
+pub(in crate::lifecycle) async fn that_hold_locks(
     db: &impl GenericClient,
     schema: &str,
     copies: &str,

@@ -49,7 +49,10 @@ pub use shared::{find_shared_tables, shared_tables};
 pub use statistics::rewrite_statistics;
 pub use verify::{Parameter, Place};
 
+pub(super) use blockers::that_hold_locks;
+pub(super) use objects::{drop_next, list_outside};
 use session::PurgeSession;
+pub(super) use session::{take_alone, try_alone};
 
 /// Begins a tenant's purge: from then on it can't be restored. [`continue_purge`] does the rest, here or
 /// in any service that runs [`run_due_purges`]. For one that has begun, makes sure of it.

@@ -4,9 +4,9 @@
 //! would fill the server's lock table, and others would fail. Refuses to drop what other schemas rest on,
 //! since CASCADE would take that, too.
 
-use tokio_postgres::Transaction;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
+use tokio_postgres::{GenericClient, Transaction};
 
 use super::blockers;
 use super::report::PurgeProgress;
@@ -47,6 +47,18 @@ async fn drop_batch(session: &mut PurgeSession<'_>) -> Result<u64, Error> {
     let (schema, copies) = session.names();
     let tx = session.begin_dropping().await?;
     act_as(&tx, &owner).await?;
+    let dropped = drop_next(&tx, &schema, &copies).await?;
+    tx.commit().await.doing("commit the drop of the tenant's objects")?;
+    Ok(dropped)
+}
+
+/// Drops the next batch of a schema and of those whose names begin with `copies`, in a transaction that acts
+/// as the owner. Yields how many objects that were.
+pub(in crate::lifecycle) async fn drop_next(
+    tx: &Transaction<'_>,
+    schema: &str,
+    copies: &str,
+) -> Result<u64, Error> {
     let statements = tx
         .query_typed(
             include_str!("objects.sql"),
@@ -61,7 +73,6 @@ async fn drop_batch(session: &mut PurgeSession<'_>) -> Result<u64, Error> {
         .doing("look for the tenant's objects")?;
     let texts: Vec<&str> = statements.iter().map(|row| row.get(0)).collect();
     tx.batch_execute(&texts.join("; ")).await.doing("drop the tenant's objects")?;
-    tx.commit().await.doing("commit the drop of the tenant's objects")?;
     Ok(texts.len() as u64)
 }
 
@@ -113,14 +124,21 @@ async fn blocked(session: &PurgeSession<'_>, error: Error) -> Error {
 /// extensions in the tenant's schema, which others may use.
 async fn require_nothing_outside(session: &PurgeSession<'_>) -> Result<(), Error> {
     let (schema, copies) = session.names();
-    let rows = session
-        .client
+    match list_outside(&session.client, &schema, &copies).await? {
+        none if none.is_empty() => Ok(()),
+        objects => Err(ErasureError::UsedOutside { tenant: session.tenant, objects }.into()),
+    }
+}
+
+/// What rests on a schema, or on those whose names begin with `copies`, and is in none of them.
+pub(in crate::lifecycle) async fn list_outside(
+    db: &impl GenericClient,
+    schema: &str,
+    copies: &str,
+) -> Result<Vec<String>, Error> {
+    let rows = db
         .query_typed(include_str!("outside.sql"), &[(&schema, Type::TEXT), (&copies, Type::TEXT)])
         .await
         .doing("look what rests on the tenant's objects")?;
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let objects = rows.iter().map(|row| row.get(0)).collect();
-    Err(ErasureError::UsedOutside { tenant: session.tenant, objects }.into())
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }

@@ -22,22 +22,12 @@ pub(super) struct PurgeSession<'a> {
 }
 
 impl<'a> PurgeSession<'a> {
-    /// Takes the lock. The server may still be at what a process began that was killed, so it tries for
-    /// a few seconds; it never waits inside PostgreSQL.
+    /// Takes the lock.
     ///
     /// # Errors
     /// [`Error::Busy`] if somebody else is at it.
     pub(super) async fn open(admin: &'a AdminDb, tenant: TenantId) -> Result<Self, Error> {
-        const TRIES: u32 = 30;
-        const PAUSE: Duration = Duration::from_millis(100);
-        let session = Self { client: admin.session().await?, admin, tenant, reached: None };
-        for _ in 0..TRIES {
-            if session.try_lock().await? {
-                return Ok(session);
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        Err(Error::Busy(format!("tenant `{tenant}`")))
+        Ok(Self { client: take_alone(admin, tenant).await?, admin, tenant, reached: None })
     }
 
     /// As [`open`](Self::open), but none at once if somebody else is at it.
@@ -45,21 +35,8 @@ impl<'a> PurgeSession<'a> {
         admin: &'a AdminDb,
         tenant: TenantId,
     ) -> Result<Option<Self>, Error> {
-        let session = Self { client: admin.session().await?, admin, tenant, reached: None };
-        Ok(session.try_lock().await?.then_some(session))
-    }
-
-    async fn try_lock(&self) -> Result<bool, Error> {
-        let key = format!("{}:purge:{}", self.admin.roles, self.tenant);
-        let row = self
-            .client
-            .query_typed_one(
-                "SELECT pg_try_advisory_lock(hashtextextended($1, 0))",
-                &[(&key, Type::TEXT)],
-            )
-            .await
-            .doing("lock the tenant's purge")?;
-        Ok(row.get(0))
+        let client = try_alone(admin, tenant).await?;
+        Ok(client.map(|client| Self { client, admin, tenant, reached: None }))
     }
 
     /// A transaction that waits for nobody for long.
@@ -100,6 +77,49 @@ impl<'a> PurgeSession<'a> {
             tracing::debug!(tenant.id = %self.tenant, %unnoted, "can't note why the purge stopped");
         }
     }
+}
+
+/// A session of its own that holds the tenant's lock: whoever takes a tenant's schemas away, or puts others in
+/// their place, does it alone. The server may still be at what a process began that was killed, so it tries
+/// for a few seconds; it never waits inside PostgreSQL.
+///
+/// # Errors
+/// [`Error::Busy`] if somebody else is at it.
+pub(in crate::lifecycle) async fn take_alone(
+    admin: &AdminDb,
+    tenant: TenantId,
+) -> Result<Client, Error> {
+    const TRIES: u32 = 30;
+    const PAUSE: Duration = Duration::from_millis(100);
+    let client = admin.session().await?;
+    for _ in 0..TRIES {
+        if try_lock(&client, admin, tenant).await? {
+            return Ok(client);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(Error::Busy(format!("tenant `{tenant}`")))
+}
+
+/// As [`take_alone`], but none at once if somebody else is at it.
+pub(in crate::lifecycle) async fn try_alone(
+    admin: &AdminDb,
+    tenant: TenantId,
+) -> Result<Option<Client>, Error> {
+    let client = admin.session().await?;
+    Ok(try_lock(&client, admin, tenant).await?.then_some(client))
+}
+
+async fn try_lock(client: &Client, admin: &AdminDb, tenant: TenantId) -> Result<bool, Error> {
+    let key = format!("{}:purge:{tenant}", admin.roles);
+    let row = client
+        .query_typed_one(
+            "SELECT pg_try_advisory_lock(hashtextextended($1, 0))",
+            &[(&key, Type::TEXT)],
+        )
+        .await
+        .doing("lock the tenant's purge")?;
+    Ok(row.get(0))
 }
 
 pub(super) fn names(tenant: TenantId) -> (String, String) {

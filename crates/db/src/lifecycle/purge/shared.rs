@@ -27,6 +27,7 @@ const TABLES: &[(&str, &str, Rule)] = &[
     ("migration_progress", "schema_name", Rule::Deleted),
     // What the sign-up was answered: its name and settings.
     ("idempotency_keys", "tenant_id", Rule::Deleted),
+    ("kept_schemas", "tenant_id", Rule::Deleted),
     ("audit_log", "tenant_id", Rule::Kept),
     ("purges", "tenant_id", Rule::Kept),
     ("certificates", "tenant_id", Rule::Kept),
