@@ -36,8 +36,7 @@ pub(super) async fn run(
     let actor = actor();
     let wish = TenantRestore { engine, config, actor: &actor, tenant: &args.tenant, when, aim };
     let view = View::begin();
-    let restored = restore_tenant(&wish, |step| view.at(&step)).await?;
-    drop(view);
+    let restored = restore_tenant(&wish, move |step| view.at(&step)).await?;
     output::data(common.output, &restored, text)?;
     Ok(Exit::Done)
 }
