@@ -109,7 +109,16 @@ fn arrows_between_crates_never_run_upward() {
         ("tenantry-backup", &["tenantry-db", "tenantry-stack"]),
         ("tenantry", &["tenantry-api", "tenantry-backup", "tenantry-db", "tenantry-stack"]),
         ("tenantry-testing", &["tenantry-db", "tenantry-stack"]),
-        ("tenantry-bench", &["tenantry-api", "tenantry-db", "tenantry-stack", "tenantry-testing"]),
+        (
+            "tenantry-bench",
+            &[
+                "tenantry-api",
+                "tenantry-backup",
+                "tenantry-db",
+                "tenantry-stack",
+                "tenantry-testing",
+            ],
+        ),
         ("tenantry-fuzz", &["tenantry-api", "tenantry-db"]),
     ]);
     let may_use_anyhow = ["tenantry", "tenantry-testing", "tenantry-bench"];

@@ -23,7 +23,6 @@ pub(crate) enum Backup {
 }
 
 #[derive(Debug, ClapArgs)]
-#[group(id = "aim", multiple = false)]
 pub(crate) struct BackupRestoreTenant {
     /// Id or subdomain
     #[arg(value_name = "T")]
@@ -39,13 +38,13 @@ pub(crate) struct BackupRestoreTenant {
     )]
     pub(crate) to: Option<When>,
     /// Give the tenant that state, and keep what it has now for `backup.keep_replaced` (the default)
-    #[arg(long, group = "aim")]
+    #[arg(long, conflicts_with_all = ["new", "undo"])]
     pub(crate) replace: bool,
     /// Make a new tenant with this subdomain of that state, and leave the tenant alone
-    #[arg(long = "as", value_name = "SUBDOMAIN", group = "aim")]
+    #[arg(long = "as", value_name = "SUBDOMAIN", conflicts_with = "undo")]
     pub(crate) new: Option<String>,
     /// Give the tenant again what it had before it was last taken back
-    #[arg(long, group = "aim")]
+    #[arg(long)]
     pub(crate) undo: bool,
     /// Answer the question whether the tenant's state is to be replaced
     #[arg(long, conflicts_with = "new")]

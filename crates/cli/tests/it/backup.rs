@@ -193,3 +193,84 @@ fn a_drill_and_the_way_back_of_a_whole_installation() {
     up.signal(Signal::INT);
     assert_eq!(up.wait().code, 0);
 }
+
+/// As the runbook says it, and killed wherever it is.
+#[test]
+fn one_tenant_comes_back_whatever_is_killed() {
+    let dir = temp_dir().unwrap();
+    let up = Up::start(dir.path(), free_ports(), &["--no-replica"]);
+    first_backup(dir.path());
+    let made = run(dir.path(), &["tenant", "create", "--name", "acme", "--subdomain", "acme"]);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    let exec = |statement: &str| {
+        let done =
+            run(dir.path(), &["tenant", "exec", "acme", "--output", "json", "--", statement]);
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        done.stdout
+    };
+    let teams = || {
+        let found = exec("SELECT name FROM teams");
+        ["row-a", "row-b"].map(|name| found.contains(name))
+    };
+    exec("INSERT INTO teams (name) VALUES ('row-a')");
+    let moment = jiff::Timestamp::now().to_string();
+    exec("INSERT INTO teams (name) VALUES ('row-b')");
+    let restore = |more: &[&str]| {
+        run(dir.path(), &[&["backup", "restore-tenant", "acme", "--output", "json"], more].concat())
+    };
+    for (more, code, said) in [
+        (&["--to", &moment] as &[&str], 4, "would be taken back"),
+        (&["--to", "2026-11-24T14:32:00", "--yes"], 2, "no offset from UTC"),
+        (&["--yes"], 2, "--to"),
+        (&["--to", &moment, "--replace", "--as", "x"], 2, "--as"),
+        (&["--undo", "--yes"], 6, "no former state"),
+        (&["--to", "2020-01-01T00:00:00Z", "--yes"], 4, "was not there"),
+    ] {
+        let refused = restore(more);
+        assert_eq!(refused.code, code, "{more:?}: {}", refused.stderr);
+        assert!(refused.stderr.contains(said), "{more:?}: {}", refused.stderr);
+    }
+    let unknown =
+        run(dir.path(), &["backup", "restore-tenant", "nobody", "--to", &moment, "--yes"]);
+    assert_eq!(unknown.code, 6, "{}", unknown.stderr);
+    let scratch = dir.path().join(".tenantry/backup/scratch");
+    // The first drill is held beside the first backup.
+    let drilled = || run(dir.path(), &["backup", "drill"]).code;
+    for _ in 0..60 {
+        if drilled() == 0 {
+            break;
+        }
+        std::thread::park_timeout(std::time::Duration::from_secs(1));
+    }
+    for until in ["primary/PG_VERSION", "primary/postmaster.pid", "dumps/post-data.sql"] {
+        let mut command = tenantry(dir.path());
+        let command = command.args(["backup", "restore-tenant", "acme", "--to", &moment, "--yes"]);
+        let mut killed = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        while !scratch.join(until).exists() {
+            if killed.try_wait().unwrap().is_some() {
+                panic!(
+                    "it never came to `{until}`: {}",
+                    ended(killed.wait_with_output().unwrap()).stderr
+                );
+            }
+            std::thread::park_timeout(std::time::Duration::from_millis(2));
+        }
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        assert_eq!(teams(), [true, true], "after `{until}`");
+    }
+    let restored = restore(&["--to", &moment, "--yes"]);
+    assert_eq!(restored.code, 0, "{}", restored.stderr);
+    assert_eq!(restored.json()["replaced"]["rows"], 1, "{}", restored.stdout);
+    assert_eq!(teams(), [true, false]);
+    assert!(!scratch.exists(), "all of it is wiped");
+    assert_eq!(mine(dir.path(), "backup"), Vec::<String>::new(), "nothing is root's");
+    exec("INSERT INTO teams (name) VALUES ('row-c')");
+    let doctor = run(dir.path(), &["doctor"]);
+    assert_eq!(doctor.code, 0, "{}", doctor.stdout);
+    let undone = restore(&["--undo", "--yes"]);
+    assert_eq!(undone.code, 0, "{}", undone.stderr);
+    assert_eq!(teams(), [true, true]);
+    up.signal(Signal::INT);
+    assert_eq!(up.wait().code, 0);
+}

@@ -97,7 +97,7 @@ impl View {
             TenantStep::Copying(_) => {}
             TenantStep::Recovered => self.bar.say("the scratch server has the moment"),
             TenantStep::BringingForward => {
-                self.bar.say("bringing the earlier state to today's version")
+                self.bar.say("bringing the earlier state to today's version");
             }
             TenantStep::Loading { tables_done, tables, .. } => {
                 if !self.loading.replace(true) {
