@@ -53,7 +53,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     let moment: jiff::Timestamp =
         rig.client.query_typed_one("SELECT clock_timestamp()", &[]).await?.get(0);
     rig.client.batch_execute("SELECT pg_sleep(1.1), txid_current()").await?;
-    let size = "SELECT (sum(pg_total_relation_size(c.oid)) >> 20)::bigint, (pg_database_size(current_database()) >> 20)
+    let size = "SELECT (sum(pg_total_relation_size(c.oid)) / 1048576)::bigint, (pg_database_size(current_database()) >> 20)
                 FROM pg_class c WHERE relnamespace = $1::text::regnamespace AND relkind = 'r'";
     let row = rig.client.query_typed_one(size, &[(&rig.schema.to_string(), Type::TEXT)]).await?;
     println!(
@@ -69,7 +69,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
         print("by hand", recovered, all);
         let (recovered, all, swap) = rig.by_us(moment).await?;
         print("restore-tenant", recovered, all);
-        println!("{:<16}{:>34.3} of it the swap, and wiping the copy", "", swap.as_secs_f64());
+        println!("{:<16}{:>34.2} of it the swap, and wiping the copy", "", swap.as_secs_f64());
     }
     Ok(rig.stack.stop().await?)
 }
@@ -244,6 +244,7 @@ impl Rig {
 
 /// Where PostgreSQL's programs are, the server's too.
 async fn bin() -> anyhow::Result<PathBuf> {
-    let found = find_client_program("pg_ctl").await?;
+    // In `PATH` there may be a link to it, and not to the others.
+    let found = std::fs::canonicalize(find_client_program("pg_ctl").await?)?;
     Ok(found.parent().map(Path::to_owned).unwrap_or_default())
 }
