@@ -5,6 +5,7 @@
 mod auditing;
 mod damage;
 mod drilling;
+mod erasing;
 mod full;
 mod making;
 mod restoring;
