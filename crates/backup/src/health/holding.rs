@@ -115,7 +115,7 @@ mod tests {
             let found = holding(repository, &new, 150, 300);
             after(Some(found), backups, Some(before.clone())).unwrap()
         };
-        let both = [old.clone(), new.clone()];
+        let both = [old, new.clone()];
         let same = seen("/a", &both);
         assert_eq!((same.covers_from, same.former.len()), (at(100), 0));
         assert_eq!(same.newest_backup, new.label);
