@@ -8,6 +8,7 @@ mod drilling;
 mod erasing;
 mod full;
 mod making;
+mod odd;
 mod restoring;
 mod s3;
 mod watching;
