@@ -58,7 +58,7 @@ fn balanced(expr: &str) {
             }
         }
     }
-    assert!(open.is_empty() && expr.matches('"').count() % 2 == 0, "{expr}");
+    assert!(open.is_empty() && expr.matches('"').count().is_multiple_of(2), "{expr}");
 }
 
 /// The words of a text that begin so.
