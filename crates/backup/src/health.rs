@@ -5,6 +5,7 @@
 
 mod checks;
 mod disk;
+mod holding;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,7 @@ use serde::Serialize;
 use tenantry_db::AdminDb;
 use tenantry_db::doctor::Outcome;
 use tenantry_db::models::backups::{self, BackupCheck, BackupReport, ServerLog};
+use tenantry_db::models::holding::Holding;
 
 pub(crate) use self::disk::Disk;
 use crate::backups::{Backup, Repository};
@@ -45,6 +47,12 @@ impl Examination {
     pub fn worst(&self) -> Outcome {
         let outcomes = self.report.checks.iter().map(|check| check.outcome);
         outcomes.max().unwrap_or(Outcome::Ok)
+    }
+
+    /// Adds what was known before of where backups went.
+    pub(crate) fn remember(&mut self, before: Option<Holding>) {
+        let found = self.report.holding.take();
+        self.report.holding = holding::after(found, &self.backups, before);
     }
 }
 
@@ -94,7 +102,8 @@ impl Engine {
             verified: self.last_verified(),
             drilled: self.last_drilled(),
         };
-        let report = BackupReport { checks: facts.checks(), numbers: facts.numbers() };
+        let holding = holding::of(facts.settings, &repository, &archives, facts.now);
+        let report = BackupReport { checks: facts.checks(), numbers: facts.numbers(), holding };
         let is_continuous = facts.is_continuous();
         Ok(Examination { backups: repository.backups, recoverable, report, is_continuous })
     }
@@ -108,7 +117,7 @@ fn unreadable(error: &Error) -> Examination {
         hint: error.hint(),
     };
     let numbers = BTreeMap::from([("repository_readable".to_owned(), 0.0)]);
-    let report = BackupReport { checks: vec![check], numbers };
+    let report = BackupReport { checks: vec![check], numbers, holding: None };
     let recoverable = Recoverable::default();
     Examination { backups: Vec::new(), recoverable, report, is_continuous: false }
 }

@@ -40,6 +40,18 @@ pub(crate) struct Reached {
     pub(crate) timeline: u32,
 }
 
+impl Reached {
+    /// Of a server that is out of recovery: its log says that it stopped at the moment, and its timeline, with
+    /// this history, branches off from the one that was asked for. There is no other way to it.
+    fn proved(log: &str, when: When, (timeline, history): (u32, &str), asked: u32) -> Result<Self> {
+        let told = Told::of(log);
+        told.require(when)?;
+        require_branch(history, asked)?;
+        let Told { stopped_before, last_commit, .. } = told;
+        Ok(Self { stopped_before, last_commit, timeline })
+    }
+}
+
 impl Engine {
     /// Restores a backup into the scratch directory and recovers it there. Its server runs afterwards.
     pub(crate) async fn recover(
@@ -59,13 +71,11 @@ impl Engine {
         let started = scratch.start(&directory, &settings, PATIENCE).await;
         let log = scratch.log();
         started.map_err(|error| failure(error, &log, when))?;
-        let told = Told::of(&log);
         let client = self.superuser(scratch, "postgres").await?;
         let timeline = timeline_of(&client).await?;
-        told.require(when)?;
-        require_branch(&directory, timeline, start.window.timeline)?;
-        let Told { stopped_before, last_commit, .. } = told;
-        Ok(Reached { stopped_before, last_commit, timeline })
+        let file = directory.join(format!("pg_wal/{timeline:08X}.history"));
+        let history = files::read_if_present(&file)?.unwrap_or_default();
+        Reached::proved(&log, when, (timeline, &history), start.window.timeline)
     }
 
     /// The superuser on the scratch server.
@@ -210,10 +220,8 @@ async fn timeline_of(client: &Client) -> Result<u32> {
 }
 
 /// A new timeline has begun, and it branches off from the one that was asked for.
-fn require_branch(directory: &Path, timeline: u32, asked: u32) -> Result<()> {
-    let file = directory.join(format!("pg_wal/{timeline:08X}.history"));
-    let text = files::read_if_present(&file)?.unwrap_or_default();
-    let parent = History::parse(&text).and_then(|history| history.parent());
+fn require_branch(history: &str, asked: u32) -> Result<()> {
+    let parent = History::parse(history).and_then(|history| history.parent());
     if parent == Some(asked) {
         return Ok(());
     }
@@ -265,6 +273,25 @@ mod tests {
         assert!(unproven(&without("stopping"), good).contains("where it stopped"));
         assert!(unproven(&without("recovery complete"), good).contains("complete"));
         Told::of(&without("stopping")).require(When::Now).unwrap();
+    }
+
+    #[test]
+    fn a_server_is_not_taken_for_restored_without_the_proof_of_its_log_and_its_timeline() {
+        const HISTORY: &str = "1\t0/3000000\tbefore 2026-11-24 15:59:00.25+00\n";
+        let proved = |log: &str, when: &str, history: &str| {
+            Reached::proved(log, at(when), (2, history), 1).map_err(|error| error.to_string())
+        };
+        let good = "2026-11-24T15:59:00Z";
+        assert_eq!(proved(LOG, good, HISTORY).unwrap().timeline, 2);
+        // It is up and takes writes in each of these, and has rows of another moment.
+        let behind = proved(LOG, "2026-11-24T15:59:01Z", HISTORY).unwrap_err();
+        assert!(behind.contains("not behind"), "{behind}");
+        let ahead = proved(LOG, "2026-11-24T15:58:59Z", HISTORY).unwrap_err();
+        assert!(ahead.contains("has a commit"), "{ahead}");
+        let silent = proved("LOG:  database system is ready to accept connections", good, HISTORY);
+        assert!(silent.unwrap_err().contains("complete"));
+        let other = proved(LOG, good, "").unwrap_err();
+        assert!(other.contains("timeline none"), "{other}");
     }
 
     #[test]

@@ -197,6 +197,8 @@ async fn finish(
     let copy = config.of_copy(&socket, port)?;
     let newest_known = require_nothing_later(&copy, restore.when).await?;
     progress(Step::Erasing);
+    let superuser = scratch.config(&engine.settings().server.user, "postgres");
+    settle::bring_up_to_date(&copy, superuser, &mut notes).await?;
     let erased_again = settle::erase_again(&copy, restore.actor, &mut notes).await?;
     let standings = list_standings(&AdminDb::new(&copy)?).await?;
     scratch.stop().await?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tenantry_db::models::backups::save_report;
+use tenantry_db::models::holding::find_holding;
 use tenantry_db::{AdminDb, Config, Installation, repeat};
 
 use crate::backups::{Backup, BackupKind};
@@ -164,7 +165,8 @@ async fn make(engine: &Engine, kind: BackupKind, progress: impl FnMut(Progress))
 
 /// Looks, and stores what was found.
 async fn report(engine: &Engine, admin: &AdminDb) -> Result<Examination> {
-    let found = engine.examine(admin).await?;
+    let mut found = engine.examine(admin).await?;
+    found.remember(find_holding(admin).await?);
     save_report(admin, &found.report).await?;
     Ok(found)
 }
@@ -187,6 +189,14 @@ impl Engine {
         let made = made?;
         reported?;
         Ok(made)
+    }
+
+    /// Looks at everything, and stores what was found.
+    ///
+    /// # Errors
+    /// As [`examine`](Self::examine), and those of the database.
+    pub async fn report(&self, admin: &AdminDb) -> Result<Examination> {
+        report(self, admin).await
     }
 
     /// Sends a segment through to the repository, looks at everything, and stores what was found. With

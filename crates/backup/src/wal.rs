@@ -99,6 +99,11 @@ impl SegmentSize {
         u64::from(name.high) * self.in_one_file_number() + u64::from(name.low)
     }
 
+    /// Where a segment begins.
+    pub(crate) fn begin(self, name: SegmentName) -> Lsn {
+        Lsn(self.number_of(name).saturating_mul(self.0))
+    }
+
     /// The segment of a number.
     pub(crate) fn segment(self, timeline: u32, number: u64) -> SegmentName {
         let part = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);

@@ -99,7 +99,7 @@ impl Recoverable {
     }
 }
 
-fn segment_size(backups: &[&Backup]) -> SegmentSize {
+pub(crate) fn segment_size(backups: &[&Backup]) -> SegmentSize {
     let by_example = |backup: &&Backup| SegmentSize::by_example(backup.lsn.0, backup.segments.0);
     backups.iter().find_map(by_example).unwrap_or_default()
 }

@@ -62,7 +62,7 @@ pub(crate) enum Command {
     Up(Up),
     /// Stop what an interrupted `up` left running
     Down(DataDir),
-    /// Show servers, migrations, tenants and lanes at a glance
+    /// Show servers, migrations, tenants, lanes and backups at a glance
     Status(DataDir),
     /// Serve the HTTP API alone, on servers that run elsewhere, until Ctrl-C
     Serve(Serve),
@@ -86,7 +86,7 @@ pub(crate) enum Command {
     /// Show that nobody rewrote the audit log
     #[command(subcommand)]
     Audit(Audit),
-    /// Check every server and say what is wrong and what to do
+    /// Check every server and the backups, and say what is wrong and what to do
     Doctor,
     /// Check or show the configuration
     #[command(subcommand)]

@@ -325,4 +325,4 @@ fn failed(name: &str, detail: impl Into<String>, hint: &str) -> BackupCheck {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

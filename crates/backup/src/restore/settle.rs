@@ -5,6 +5,7 @@
 
 use serde_json::json;
 use tenantry_db::audit::{Anchor, continue_after_restore};
+use tenantry_db::init::init;
 use tenantry_db::lifecycle::{
     self, ErasureLedger, LostDecision, StandingTenant, lost_decisions, reapply_ledger,
     record_rewind, require_erased_stay_erased,
@@ -15,15 +16,29 @@ use tenantry_db::{AdminDb, Config, ReaderDb};
 
 use super::{Destination, Restore, Restored};
 use crate::error::{Error, Result};
+use crate::health::causes;
 
-/// Erases again whom the ledger names. Yields how many.
-pub(super) async fn erase_again(
+/// Brings the copy to what this program needs: roles, functions and tables of a server that is older than it.
+/// Erasing takes today's, and so does whoever is to serve from it.
+pub(super) async fn bring_up_to_date(
     copy: &Config,
-    actor: &Actor,
+    superuser: tokio_postgres::Config,
     notes: &mut Vec<String>,
-) -> Result<usize> {
+) -> Result<()> {
+    let mut as_superuser = copy.clone();
+    as_superuser.init.superuser_url = Some(superuser);
+    match init(&as_superuser).await {
+        Ok(report) if report.changed.is_empty() => {}
+        Ok(report) => notes.push(format!(
+            "`tenantry init` was done on it, since it is older than this program or its passwords: {} changes",
+            report.changed.len()
+        )),
+        Err(error) => notes.push(format!(
+            "run `tenantry init` on it before anybody is served, since here it can't be done: {}",
+            causes(&error)
+        )),
+    }
     let admin = AdminDb::new(copy)?;
-    // Erasing needs today's tables.
     let migrations = Migrations::load(&copy.migrations).map_err(tenantry_db::Error::from)?;
     let applied = migrate_public(&admin, &migrations.public, None, |_| {}).await?;
     if !applied.is_empty() {
@@ -32,6 +47,16 @@ pub(super) async fn erase_again(
             applied.len()
         ));
     }
+    Ok(())
+}
+
+/// Erases again whom the ledger names. Yields how many.
+pub(super) async fn erase_again(
+    copy: &Config,
+    actor: &Actor,
+    notes: &mut Vec<String>,
+) -> Result<usize> {
+    let admin = AdminDb::new(copy)?;
     let Ok(ledger) = ErasureLedger::new(copy).map(ErasureLedger::of_copy) else {
         notes.push(
             "`erasure.ledger_dir` is not set: nobody knows whether somebody is back who was erased"

@@ -91,6 +91,34 @@ async fn a_copy_that_differs_is_seen() {
     world.stop().await;
 }
 
+/// A table that does not reach the log is empty on the copy: a tenant who would lose it is told of.
+#[tokio::test]
+async fn rows_that_differ_from_the_servers_fail_the_drill() {
+    let world = World::new().await;
+    let canary = world.db.tenant("canary").await;
+    let schema = canary.schema();
+    let table = format!(
+        "SET ROLE shared_owner; CREATE UNLOGGED TABLE {schema}.drafts AS SELECT 1 AS n; RESET ROLE;
+         INSERT INTO {schema}.teams (name) VALUES ('kept')"
+    );
+    world.db.superuser().await.batch_execute(&table).await.unwrap();
+    world.back_up().await;
+    let drilled = drill(&world).await;
+    assert!(!drilled.ok, "{drilled:?}");
+    let expected = format!("canary: `{}` differs from the server in drafts", canary.id);
+    assert_eq!(drilled.problems(), expected);
+    assert_wiped(&world);
+    let found = world.examine().await;
+    let check = found.report.checks.iter().find(|it| it.name == "drill").unwrap();
+    assert_eq!(check.outcome, Outcome::Failed, "{check:?}");
+    // Without it, the same backup is good.
+    let dropped = format!("DROP TABLE {schema}.drafts");
+    world.db.superuser().await.batch_execute(&dropped).await.unwrap();
+    let healed = drill(&world).await;
+    assert!(healed.ok, "{}", healed.problems());
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn one_at_a_time_and_what_a_killed_one_left_is_wiped() {
     let world = World::backed_up().await;

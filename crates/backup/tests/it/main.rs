@@ -2,11 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
+mod auditing;
 mod bringing_back;
 mod damage;
 mod drilling;
+mod erasing;
 mod full;
 mod making;
+mod odd;
 mod restoring;
 mod s3;
 mod watching;

@@ -1,6 +1,7 @@
 //! `tenantry backup run`, `list` and `check`; the others in files of their own.
 
 mod drill;
+mod glance;
 mod restore;
 mod tenant;
 
@@ -16,6 +17,7 @@ use tenantry_db::doctor::Outcome;
 use tenantry_db::models::backups::BackupCheck as Found;
 use tenantry_db::{AdminDb, Config};
 
+pub(super) use self::glance::Glance;
 use crate::args::{Backup, BackupCheck, BackupRun, Common};
 use crate::exit::Exit;
 use crate::output::{self, say, table};

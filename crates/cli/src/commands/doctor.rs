@@ -2,9 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use jiff::Timestamp;
 use tenantry_db::doctor::{self, Check, Outcome};
 use tenantry_db::migrate::Migrations;
 
+use super::backup::Glance;
 use crate::args::Common;
 use crate::exit::Exit;
 use crate::{config_file, output};
@@ -14,6 +16,7 @@ pub(super) async fn run(common: &Common) -> anyhow::Result<Exit> {
     let migrations = Migrations::load(&config.migrations).map_err(tenantry_db::Error::from)?;
     let mut checks = vec![configuration_file(common)?];
     checks.extend(doctor::examine(&config, &migrations).await);
+    checks.push(Glance::take(&config).await.check(Timestamp::now()));
     output::data(common.output, &checks, |checks| checks.iter().map(line).collect())?;
     let worst = checks.iter().map(|check| check.outcome).max();
     Ok(if worst == Some(Outcome::Failed) { Exit::Failed } else { Exit::Done })

@@ -1,4 +1,4 @@
-//! `tenantry status`: servers, migrations, tenants and lanes at a glance.
+//! `tenantry status`: servers, migrations, tenants, lanes and backups at a glance.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,6 +14,7 @@ use tenantry_stack::ServerState;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::backup;
 use super::migrate::fleet_text;
 use crate::args::{Common, DataDir};
 use crate::exit::Exit;
@@ -28,6 +29,8 @@ struct Glance {
     /// Absent where the database can't be read; `problem` says why.
     migrations: Option<FleetStatus>,
     tenants: BTreeMap<String, i64>,
+    /// Absent where no configuration says whether there are any.
+    backups: Option<backup::Glance>,
     problem: Option<String>,
 }
 
@@ -49,8 +52,14 @@ struct Server {
 pub(super) async fn run(common: &Common, data_dir: &DataDir) -> anyhow::Result<Exit> {
     let directory = data_dir.path();
     let servers = if directory.exists() { Some(servers(&directory).await?) } else { None };
-    let mut glance =
-        Glance { servers, api: None, migrations: None, tenants: BTreeMap::new(), problem: None };
+    let mut glance = Glance {
+        servers,
+        api: None,
+        migrations: None,
+        tenants: BTreeMap::new(),
+        backups: None,
+        problem: None,
+    };
     // Where our servers are stopped, it is somebody else who answers there.
     let ours = glance.servers.as_ref().is_none_or(|servers| servers.iter().any(|s| s.running));
     if let Some(address) = api_address(common).ok().filter(|_| ours) {
@@ -60,6 +69,7 @@ pub(super) async fn run(common: &Common, data_dir: &DataDir) -> anyhow::Result<E
         Ok((fleet, tenants)) => {
             glance.migrations = Some(fleet);
             glance.tenants = tenants.into_iter().collect();
+            glance.backups = Some(backup::Glance::take(&config_file::load(common)?).await);
         }
         Err(error) => glance.problem = Some(format!("{error:#}")),
     }
@@ -145,6 +155,9 @@ fn text(glance: &Glance) -> String {
         let counts: Vec<_> =
             glance.tenants.iter().map(|(status, n)| format!("{n} {status}")).collect();
         text += &format!("by status: {}\n", counts.join(", "));
+    }
+    if let Some(backups) = &glance.backups {
+        text += &backups.text(Timestamp::now());
     }
     if let Some(problem) = &glance.problem {
         text += &format!("database: {problem}\n");

@@ -12,6 +12,7 @@ use tokio_postgres::types::Type;
 use crate::direct::{AdminDb, ReaderDb};
 use crate::doctor::Outcome;
 use crate::error::{Doing, Error};
+use crate::models::holding::Holding;
 
 /// How the backups are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub struct BackupReport {
     pub checks: Vec<BackupCheck>,
     /// Numbers for Prometheus, by name: times in seconds since 1970, sizes in bytes.
     pub numbers: BTreeMap<String, f64>,
+    /// What the repository holds; none if nobody has seen a backup in it yet.
+    #[serde(default)]
+    pub holding: Option<Holding>,
 }
 
 /// One thing that was looked at.

@@ -150,6 +150,48 @@ pub(crate) async fn list_open(db: &impl GenericClient, limit: i64) -> Result<Vec
     Ok(rows.iter().map(|row| row.get::<_, Uuid>(0).into()).collect())
 }
 
+/// Those that are complete, whose purge was over before this position and time, and of which nobody has said yet
+/// that the backups forgot them.
+pub(crate) async fn list_out_of_backups(
+    db: &impl GenericClient,
+    oldest_position: PgLsn,
+    oldest_at: Timestamp,
+    limit: i64,
+) -> Result<Vec<TenantId>, Error> {
+    let rows = db
+        .query_typed(
+            "SELECT p.tenant_id FROM public.purges p JOIN public.certificates c ON c.tenant_id = p.tenant_id
+             WHERE c.status = 'complete' AND p.end_position <= $1 AND p.statistics_rewritten_at < $2
+               AND NOT EXISTS (SELECT FROM public.audit_log l
+                                WHERE l.tenant_id = p.tenant_id AND l.action = 'tenant.erased')
+             ORDER BY p.finished_at LIMIT $3",
+            &[
+                (&oldest_position, Type::PG_LSN),
+                (&oldest_at, Type::TIMESTAMPTZ),
+                (&limit, Type::INT8),
+            ],
+        )
+        .await
+        .doing("look for purged tenants whom the backups forgot")?;
+    Ok(rows.iter().map(|row| row.get::<_, Uuid>(0).into()).collect())
+}
+
+/// What was said when the backups were seen to hold the tenant no more.
+pub(crate) async fn find_statement(
+    db: &impl GenericClient,
+    tenant: TenantId,
+) -> Result<Option<Value>, Error> {
+    let row = db
+        .query_typed_opt(
+            "SELECT details FROM public.audit_log WHERE tenant_id = $1 AND action = 'tenant.erased'
+             ORDER BY id DESC LIMIT 1",
+            &[(tenant.as_uuid(), Type::UUID)],
+        )
+        .await
+        .doing("look what was said of the backups")?;
+    Ok(row.map(|row| row.get(0)))
+}
+
 /// Where a tenant stands.
 pub(crate) async fn status_of(
     db: &impl GenericClient,

@@ -45,6 +45,7 @@ async fn bad_backups_are_warned_of_and_tenants_are_served_all_the_same() {
             hint: None,
         }],
         numbers: [("gaps".to_owned(), 3.0)].into(),
+        holding: None,
     };
     // Read when the service starts; then now and then.
     let ready = async |outcome| {

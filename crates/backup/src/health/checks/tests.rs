@@ -22,7 +22,7 @@ fn segment(number: u64) -> SegmentName {
     SegmentSize::default().segment(1, number)
 }
 
-fn backup(age_s: i64) -> Backup {
+pub(in crate::health) fn backup(age_s: i64) -> Backup {
     Backup {
         label: format!("F{age_s}"),
         kind: BackupKind::Full,

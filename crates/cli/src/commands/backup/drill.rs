@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use tenantry_backup::{Drilled, Engine, Progress as Copied};
-use tenantry_db::models::backups::save_report;
 use tenantry_db::{AdminDb, Config};
 
 use crate::args::Common;
@@ -27,9 +26,7 @@ pub(super) async fn run(common: &Common, config: &Config, engine: &Engine) -> an
     drop(bar);
     // Whoever watches learns of it now, if the server runs.
     let admin = AdminDb::new(config)?;
-    if let Ok(found) = engine.examine(&admin).await
-        && let Err(error) = save_report(&admin, &found.report).await
-    {
+    if let Err(error) = engine.report(&admin).await {
         tracing::warn!(%error, "the report on the backups was not stored");
     }
     output::data(common.output, &drilled, text)?;

@@ -35,7 +35,8 @@ pub(super) async fn run(
     };
     let restored = restore(&wish, |step| at(&bar, &step)).await?;
     drop(bar);
-    output::data(common.output, &restored, text)?;
+    let in_place = args.target_dir.is_none();
+    output::data(common.output, &restored, |restored| text(restored, in_place))?;
     Ok(Exit::Done)
 }
 
@@ -79,7 +80,7 @@ fn ask(engine: &Engine, args: &BackupRestore) -> anyhow::Result<bool> {
     Ok(yes)
 }
 
-fn text(restored: &Restored) -> String {
+fn text(restored: &Restored, in_place: bool) -> String {
     let mut text = String::new();
     let mut put = |name: &str, value: String| {
         // Writing to a String can't fail.
@@ -112,7 +113,7 @@ fn text(restored: &Restored) -> String {
     for note in &restored.notes {
         put("note", note.clone());
     }
-    if restored.kept.is_some() {
+    if in_place {
         put("next", "start the server; build each replica anew; `tenantry migrate run`; `tenantry backup run`".to_owned());
     }
     text

@@ -4,7 +4,7 @@ use data_encoding::HEXLOWER;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::document;
+use super::{backups, document};
 use crate::direct::ReaderDb;
 use crate::error::Error;
 use crate::ids::TenantId;
@@ -95,7 +95,8 @@ async fn in_register(
     digest: &str,
     reader: &ReaderDb,
 ) -> Result<FiledCheck, Error> {
-    let stored = certificates::find(&**reader.connection().await?, tenant).await?;
+    let db = reader.connection().await?;
+    let stored = certificates::find(&**db, tenant).await?;
     let Some(stored) = stored else {
         return Ok(found("register", false, "this database has no certificate for the tenant"));
     };
@@ -103,8 +104,20 @@ async fn in_register(
         let detail = "this database has another certificate for the tenant: was it restored since?";
         return Ok(found("register", false, detail));
     }
-    Ok(match (HEXLOWER.encode(&stored.sha256) == digest, stored.is_complete()) {
+    let is_stored = HEXLOWER.encode(&stored.sha256) == digest;
+    let is_complete = stored.is_complete();
+    let newest = backups::newest(&**db, tenant, stored).await?;
+    let is_newest = HEXLOWER.encode(&newest.sha256) == digest;
+    Ok(match (is_stored, is_complete) {
+        (true, true) if !is_newest => {
+            let detail = "it is the certificate; since then the backups were seen without the tenant: get the newest";
+            found("register", true, detail)
+        }
         (true, true) => found("register", true, "it is the certificate that this database has"),
+        (false, true) if is_newest => {
+            let detail = "it is the certificate, with the backups seen without the tenant";
+            found("register", true, detail)
+        }
         (true, false) => {
             found("register", true, "it is the newest state; the certificate is incomplete")
         }

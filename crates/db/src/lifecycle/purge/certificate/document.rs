@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::super::verify::Looked;
+use super::backups::Backups;
 use crate::ids::TenantId;
 use crate::models::purges::Ground;
 
@@ -36,17 +37,21 @@ impl CertificateStatus {
 }
 
 /// Until when backups hold the tenant's data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackupsHold {
     /// This program does not know the backups.
     Unknown,
-    /// Not after this time.
+    /// Not after this time, if backups are made when they are due.
     Until(Timestamp),
+    /// They do not: at this time everything in the repository was seen to be from after the purge.
+    Gone(Timestamp),
+    /// Backups went elsewhere until this time, and nobody looks there any more.
+    Former(Timestamp),
 }
 
 impl BackupsHold {
-    fn says(self) -> String {
+    pub(super) fn says(self) -> String {
         match self {
             Self::Unknown => {
                 "backups and archived write-ahead log made before the purge hold the tenant's data until they \
@@ -54,7 +59,22 @@ impl BackupsHold {
                     .to_owned()
             }
             Self::Until(at) => {
-                format!("backups and archived write-ahead log hold the tenant's data until {at}")
+                format!(
+                    "backups and archived write-ahead log hold the tenant's data until {at} at the latest, if \
+                     backups are made when they are due; whether it is gone is looked at, and said only then"
+                )
+            }
+            Self::Gone(at) => {
+                format!(
+                    "at {at} the oldest backup and the oldest archived write-ahead log in the repository were \
+                     seen to be from after the purge: they hold nothing of the tenant"
+                )
+            }
+            Self::Former(until) => {
+                format!(
+                    "backups went to another repository until {until}, which nobody looks at any more: it holds \
+                     the tenant's data until it is destroyed"
+                )
             }
         }
     }
@@ -147,8 +167,9 @@ pub(super) struct ReplicaSeen {
 }
 
 /// What a purge never reaches, so that no certificate can speak of it.
-const BEYOND: [&str; 6] = [
+const BEYOND: [&str; 7] = [
     "backups and archived write-ahead log, until they expire",
+    "copies of backups, and directories of the server that a restore set aside",
     "write-ahead log that the servers still keep",
     "logs of PostgreSQL, of proxies and of services",
     "exports that somebody made, and other systems that got data from this one",
@@ -157,9 +178,12 @@ const BEYOND: [&str; 6] = [
     "replicas of replicas, and replicas that were neither connected nor configured",
 ];
 
+/// The first of these, once the repository was seen without the tenant.
+pub(super) const BEYOND_THE_REPOSITORY: &str = "repositories that this program was never told of";
+
 impl Facts {
     /// The document, from what stays and what was seen.
-    pub(super) fn document(&self, seen: &Seen, backups: BackupsHold) -> Value {
+    pub(super) fn document(&self, seen: &Seen, backups: &Backups) -> Value {
         let mut facts = serde_json::to_value(self).unwrap_or_default();
         facts["format"] = FORMAT.into();
         facts["version"] = VERSION.into();
@@ -171,7 +195,7 @@ impl Facts {
 pub(super) fn complete(
     mut document: Value,
     seen: &Seen,
-    backups: BackupsHold,
+    backups: &Backups,
     supersedes: Option<&str>,
 ) -> Value {
     let open = open_points(&document["verification"], seen);
@@ -180,11 +204,11 @@ pub(super) fn complete(
         false => CertificateStatus::Incomplete,
     };
     document["status"] = status.as_str().into();
-    // Until somebody has seen the backups without it, it is not said.
+    // Said when somebody has seen the backups without it, by `backups`.
     document["erased"] = false.into();
     document["open"] = open.into();
     document["seen"] = serde_json::to_value(seen).unwrap_or_default();
-    document["backups"] = serde_json::json!({ "hold": backups, "says": backups.says() });
+    document["backups"] = backups.document();
     document["beyond"] = BEYOND.to_vec().into();
     if let (CertificateStatus::Complete, Some(supersedes)) = (status, supersedes) {
         document["supersedes_sha256"] = supersedes.into();

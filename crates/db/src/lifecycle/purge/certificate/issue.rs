@@ -6,9 +6,8 @@ use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
 use super::super::verify::Looked;
-use super::document::{
-    BackupsHold, Facts, Installation, LedgerEntry, Lifetime, Purge, Seen, Software, digest,
-};
+use super::backups::Backups;
+use super::document::{Facts, Installation, LedgerEntry, Lifetime, Purge, Seen, Software, digest};
 use crate::direct::AdminDb;
 use crate::error::{Doing, Error};
 use crate::ids::TenantId;
@@ -36,7 +35,7 @@ pub(in crate::lifecycle::purge) async fn issue(
         .doing("read what the certificate is to say")?;
     let facts =
         facts(&row, admin, tenant, looked, later).doing("read what the certificate is to say")?;
-    let document = facts.document(&Seen::default(), BackupsHold::Unknown);
+    let document = facts.document(&Seen::default(), &Backups::unknown());
     certificates::insert(tx, tenant, facts.certificate_id, &document, &digest(&document)).await
 }
 

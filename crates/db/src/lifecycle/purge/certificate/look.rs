@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use tokio_postgres::{GenericClient, Transaction};
 
 use super::super::verify::{self, Looked};
-use super::document::{self, BackupsHold, CertificateStatus, Seen};
+use super::backups::{self, Backups};
+use super::document::{self, CertificateStatus, Seen};
 use super::{Certificate, issue, replicas, require_purged};
 use crate::direct::{AdminDb, begin};
 use crate::error::{Doing, Error};
@@ -13,6 +14,7 @@ use crate::ids::{TenantId, TenantRef};
 use crate::lifecycle::ErasureError;
 use crate::models::audit::{self, Action, Actor};
 use crate::models::certificates::{self, CertificateRow, End};
+use crate::models::holding;
 
 /// Looks again at what a purge's certificate says is open, and yields it as it is then. Makes the
 /// certificate of a purge that ended under an earlier version.
@@ -54,7 +56,23 @@ pub async fn look_at_certificates(admin: &AdminDb, actor: &Actor) -> Result<usiz
             }
         }
     }
+    look_at_backups(admin, actor, PER_ROUND).await?;
     Ok(incomplete)
+}
+
+/// Those that are complete, and that the backups may have forgotten since.
+async fn look_at_backups(admin: &AdminDb, actor: &Actor, limit: i64) -> Result<(), Error> {
+    let db = admin.connection().await?;
+    let Some(holding) = holding::find(&**db).await? else { return Ok(()) };
+    let Ok(oldest) = holding.oldest_position.parse() else { return Ok(()) };
+    let gone = certificates::list_out_of_backups(&**db, oldest, holding.oldest_at, limit).await?;
+    drop(db);
+    for tenant in gone {
+        if let Err(error) = look(admin, tenant, actor).await {
+            tracing::warn!(tenant.id = %tenant, %error, "can't say that the backups forgot the tenant");
+        }
+    }
+    Ok(())
 }
 
 /// Notes that a replica exists no more, and its disks neither: it will not be waited for. The certificate
@@ -80,7 +98,7 @@ pub async fn declare_replica_gone(
         return Err(Error::InvalidField { field: "replica-gone", rule });
     };
     if row.is_complete() {
-        return Ok(Certificate::of_row(row));
+        return Ok(Certificate::of_row(backups::newest(&tx, tenant, row).await?));
     }
     if replicas::is_there(&tx, replica).await? {
         return Err(ErasureError::ReplicaThere(replica.to_owned()).into());
@@ -88,12 +106,13 @@ pub async fn declare_replica_gone(
     server.declared_gone_by = Some(actor.to_string());
     let details = json!({ "replica": replica });
     audit::record(&tx, actor, Action::ReplicaDeclaredGone, tenant, &details).await?;
-    let certificate = store(&tx, tenant, row, &seen, None, actor).await?;
+    let backups = Backups::of_document(&row.document);
+    let certificate = store(&tx, tenant, row, (&seen, &backups), None, actor).await?;
     tx.commit().await.doing("commit what was said of the replica")?;
     Ok(certificate)
 }
 
-/// One look, in one transaction. Of a complete one, only reads it.
+/// One look, in one transaction. Of a complete one, only whether the backups hold the tenant still.
 pub(in crate::lifecycle::purge) async fn look(
     admin: &AdminDb,
     tenant: TenantId,
@@ -109,7 +128,10 @@ pub(in crate::lifecycle::purge) async fn look(
         row = certificates::lock(&tx, tenant).await?;
     }
     let row = row.ok_or(Error::TenantNotFound(TenantRef::Id(tenant)))?;
+    let holding = holding::find(&tx).await?;
     if row.is_complete() {
+        let row = backups::look(&tx, tenant, row, holding.as_ref(), actor).await?;
+        tx.commit().await.doing("commit what was seen of the backups")?;
         return Ok(Certificate::of_row(row));
     }
     let verified = verify_again(&tx, admin, tenant, &row).await?;
@@ -119,7 +141,9 @@ pub(in crate::lifecycle::purge) async fn look(
     seen.looked_at = Some(now);
     seen.statistics_rewritten_at = statistics_rewritten_at;
     seen.replicas.look(&tx, position, admin.replicas).await?;
-    let certificate = store(&tx, tenant, row, &seen, verified, actor).await?;
+    let ended_at = backups::ended_at(&row.document, Some(statistics_rewritten_at.unwrap_or(now)));
+    let backups = Backups::of(holding.as_ref(), &row.document, Some(position), ended_at);
+    let certificate = store(&tx, tenant, row, (&seen, &backups), verified, actor).await?;
     tx.commit().await.doing("commit the certificate")?;
     Ok(certificate)
 }
@@ -146,7 +170,7 @@ async fn store(
     tx: &impl GenericClient,
     tenant: TenantId,
     row: CertificateRow,
-    seen: &Seen,
+    (seen, backups): (&Seen, &Backups),
     verified: Option<Looked>,
     actor: &Actor,
 ) -> Result<Certificate, Error> {
@@ -155,7 +179,7 @@ async fn store(
     if let Some(verified) = verified {
         document["verification"] = serde_json::to_value(verified).unwrap_or_default();
     }
-    let document = document::complete(document, seen, BackupsHold::Unknown, Some(&before));
+    let document = document::complete(document, seen, backups, Some(&before));
     let sha256 = document::digest(&document);
     let complete = document["status"] == CertificateStatus::Complete.as_str();
     let row = CertificateRow { document, sha256: sha256.to_vec() };

@@ -23,6 +23,7 @@ impl fmt::Display for Certificate {
             ("issued", &document["issued_at"]),
             ("looked at", &document["seen"]["looked_at"]),
             ("completed", &document["completed_at"]),
+            ("erased", &document["erased_at"]),
         ] {
             line(f, label, &plain(value))?;
         }
