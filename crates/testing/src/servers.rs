@@ -71,7 +71,7 @@ impl Servers {
         let mut options = StackOptions::new(data_dir);
         options.ports =
             Ports { postgres: free_port()?, replica: free_port()?, pgbouncer: free_port()? };
-        options.replica = false;
+        options.replicas = 0;
         options.durability = Durability::Volatile;
         options.max_connections = 400;
         change(&mut options);
