@@ -9,7 +9,9 @@ use jiff::SignedDuration;
 use toml::Value;
 
 use super::erasure::parse_retention;
-use super::{Config, Database, Directory, Erasure, Init, Lanes, Layers, Migrations, Tenants, Tier};
+use super::{
+    Config, Database, Directory, Erasure, Init, Lanes, Layers, Migrations, Replicas, Tenants, Tier,
+};
 use crate::error::Error;
 use crate::ids::LaneId;
 use crate::migrate::Portion;
@@ -42,6 +44,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, Error> {
         unannounced_ttl: reader.duration("directory.unannounced_ttl"),
         max_entries: reader.integer("directory.max_entries", 1..=i64::from(u16::MAX)),
     };
+    let replicas = Replicas::read(&mut reader, &database);
     let migrations = migrations(&mut reader);
     let init = Init {
         superuser_url: reader.url("init.superuser_url"),
@@ -60,6 +63,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, Error> {
             tenants,
             erasure,
             directory,
+            replicas,
             migrations,
             init,
             layers,
@@ -73,6 +77,7 @@ fn database(reader: &mut Reader<'_>) -> Database {
         url: reader.url("database.url"),
         direct_url: reader.url("database.direct_url"),
         replica_urls: reader.urls("database.replica_urls"),
+        replica_direct_urls: reader.urls("database.replica_direct_urls"),
         connect_timeout: reader.duration("database.connect_timeout"),
         acquire_timeout: reader.duration("database.acquire_timeout"),
         direct_connections: reader.integer("database.direct_connections", 1..=100).into(),
@@ -266,6 +271,11 @@ impl Reader<'_> {
                 Duration::from_secs(1)
             }
         }
+    }
+
+    /// A duration that may be empty.
+    pub(super) fn optional_duration(&mut self, key: &str) -> Option<Duration> {
+        if self.text(key).is_empty() { None } else { Some(self.duration(key)) }
     }
 
     /// A retention; none for a bad one.
