@@ -28,6 +28,8 @@ pub(super) const PUBLIC: &[(&str, &str)] = embedded!("public":
     "0006_remember_sign_ups.down.sql",
     "0008_record_purges.up.sql",
     "0008_record_purges.down.sql",
+    "0011_keep_a_heartbeat.up.sql",
+    "0011_keep_a_heartbeat.down.sql",
 );
 
 pub(super) const TENANT: &[(&str, &str)] = embedded!("tenant":

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod catalog;
 pub mod content;
+pub mod heartbeat;
 pub mod idempotency;
 pub mod page;
 pub mod ready;
