@@ -1,0 +1,6 @@
+//! Reads on replicas: who answers, how new it is, and what happens when a replica is not well.
+
+mod reading;
+mod rig;
+mod shut_out;
+mod trouble;
