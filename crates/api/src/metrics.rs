@@ -4,6 +4,8 @@
 //! The recorder belongs to one service instead of the process, so that two services, as in tests,
 //! do not count into each other.
 
+mod replicas;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +45,7 @@ impl Metrics {
             metrics::describe_histogram!(DURATION, "Time from a request's head to its answer's");
             metrics::describe_gauge!(UNDER_WAY, "Requests being answered");
             metrics::describe_gauge!(CONNECTIONS, "Open connections");
+            replicas::describe();
         });
         Self { recorder }
     }
@@ -76,6 +79,11 @@ impl Metrics {
                 .increment(1);
             histogram!(DURATION, "method" => method, "route" => route).record(took);
         });
+    }
+
+    /// Takes over what is known of the replicas.
+    pub(crate) fn note_replicas(&self, known: &tenantry_db::replicas::Replicas) {
+        with_local_recorder(&*self.recorder, || replicas::note(known));
     }
 
     /// In Prometheus' text format.

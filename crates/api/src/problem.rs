@@ -230,6 +230,7 @@ fn of_error(error: &Error) -> Problem {
         | Error::ServerTooOld { .. }
         | Error::UnsuitableServer(_)
         | Error::NotInitialised(_)
+        | Error::TakesNoWrites(_)
         | Error::Behind { .. } => unavailable(),
         Error::Bind { .. } | Error::Database { .. } => match error.kind() {
             ErrorKind::Unavailable => unavailable(),
@@ -250,6 +251,7 @@ fn of_error(error: &Error) -> Problem {
         | Error::Migration(_)
         | Error::ForbiddenStatement { .. }
         | Error::RowCount { .. }
+        | Error::WriteInRead(_)
         | Error::TransactionFailed => internal(),
     }
 }
