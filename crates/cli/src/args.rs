@@ -2,6 +2,7 @@
 
 mod deletion;
 mod migrate;
+mod replica;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ pub(crate) use self::migrate::{
     Migrate, MigrateCreate, MigrateLint, MigratePlan, MigrateRollback, MigrateRun, MigrateStatus,
     MigrateVerify, OnError, Pace, Set,
 };
+pub(crate) use self::replica::Replica;
 pub(crate) use deletion::{TenantDelete, TenantPurge};
 
 /// Every customer of a SaaS product in a PostgreSQL schema of their own.
@@ -71,6 +73,9 @@ pub(crate) enum Command {
     /// Show and resize the lanes, and print what PgBouncer needs for them
     #[command(subcommand)]
     Lanes(Lanes),
+    /// Show how the replicas are
+    #[command(subcommand)]
+    Replica(Replica),
     /// Issue tokens for the HTTP API
     #[command(subcommand)]
     Token(Token),

@@ -7,6 +7,7 @@ mod down;
 mod init;
 mod lanes;
 mod migrate;
+mod replica;
 mod serve;
 mod status;
 mod tenant;
@@ -31,6 +32,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Migrate(migrate) => migrate::run(&common, &migrate).await,
         Command::Tenant(tenant) => tenant::run(&common, &tenant).await,
         Command::Lanes(lanes) => lanes::run(&common, &lanes).await,
+        Command::Replica(replica) => replica::run(&common, &replica).await,
         Command::Token(token) => token::run(&common, &token).await,
         Command::Doctor => doctor::run(&common).await,
         Command::Config(config) => config::run(&common, &config),
