@@ -201,9 +201,13 @@ impl TenantRead {
             let made = trip::make(&mut connection, &open, end, sql, params).await;
             made.map_err(|broken| setback(broken, entry))
         };
+        // The server itself ends a statement after this; whatever is silent for longer is not there.
+        let patience = entry.limits.statement_timeout + self.patience_beyond();
         let made = tokio::select! {
             biased;
-            made = trip => made,
+            made = tokio::time::timeout(patience, trip) => {
+                made.unwrap_or(Err(Setback::Primary(ReadOn::Lost)))
+            }
             () = lease.gone() => Err(Setback::Primary(ReadOn::Lost)),
         };
         match made {
@@ -225,6 +229,11 @@ impl TenantRead {
                 Err(setback)
             }
         }
+    }
+
+    /// For a connection, and for the way there and back.
+    fn patience_beyond(&self) -> Duration {
+        2 * self.db.installation.replicas().limits().poll_timeout
     }
 
     /// Remembers what was seen.

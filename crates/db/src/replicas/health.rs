@@ -40,7 +40,11 @@ pub enum Reason {
     OldHeartbeat,
     /// It shows no heartbeat: the public migrations have not come there.
     NoHeartbeat,
-    /// It answers the reader, but tenants' reads by way of PgBouncer broke off there.
+    /// It answers the reader, but not by way of PgBouncer, as tenants' reads go.
+    NoWay,
+    /// PgBouncer's entry leads to another server than the address at which health is asked.
+    OtherServer,
+    /// Tenants' reads broke off there, several in a row.
     ReadsFail,
 }
 
@@ -59,6 +63,8 @@ impl Reason {
             Self::BehindInWal,
             Self::OldHeartbeat,
             Self::NoHeartbeat,
+            Self::NoWay,
+            Self::OtherServer,
             Self::ReadsFail,
         ]
         .into_iter()
@@ -78,6 +84,8 @@ impl Reason {
             Self::BehindInWal => "behind_in_wal",
             Self::OldHeartbeat => "old_heartbeat",
             Self::NoHeartbeat => "no_heartbeat",
+            Self::NoWay => "no_way",
+            Self::OtherServer => "other_server",
             Self::ReadsFail => "reads_fail",
         }
     }
@@ -100,6 +108,10 @@ impl Reason {
             Self::BehindInWal => "is too far behind the primary in WAL",
             Self::OldHeartbeat => "shows an old heartbeat",
             Self::NoHeartbeat => "shows no heartbeat",
+            Self::NoWay => "does not answer in time by way of PgBouncer",
+            Self::OtherServer => {
+                "is not the server that `database.replica_direct_urls` names in the same place"
+            }
             Self::ReadsFail => "breaks off tenants' reads",
         }
     }
@@ -107,8 +119,13 @@ impl Reason {
     /// Whether one look is enough: it does not pass by itself, or reading on would show the past.
     fn is_certain(self) -> bool {
         match self {
-            Self::NotAReplica | Self::OtherTimeline | Self::Paused | Self::ReadsFail => true,
+            Self::NotAReplica
+            | Self::OtherTimeline
+            | Self::Paused
+            | Self::OtherServer
+            | Self::ReadsFail => true,
             Self::Unreachable
+            | Self::NoWay
             | Self::NotPermitted
             | Self::NotStreaming
             | Self::Silent
@@ -122,7 +139,7 @@ impl Reason {
     /// Whether reads that are under way there will not end well either.
     pub(crate) fn ends_reads(self) -> bool {
         match self {
-            Self::Unreachable | Self::NotAReplica | Self::OtherTimeline => true,
+            Self::Unreachable | Self::NoWay | Self::NotAReplica | Self::OtherTimeline => true,
             Self::NotPermitted
             | Self::Paused
             | Self::NotStreaming
@@ -131,6 +148,7 @@ impl Reason {
             | Self::BehindInWal
             | Self::OldHeartbeat
             | Self::NoHeartbeat
+            | Self::OtherServer
             | Self::ReadsFail => false,
         }
     }
@@ -139,6 +157,8 @@ impl Reason {
 /// What a replica said of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Facts {
+    /// When it was started, in microseconds since 1970. No two servers have the same.
+    pub(crate) started_micros: i64,
     pub(crate) in_recovery: bool,
     pub(crate) paused: bool,
     /// None before the first record.
@@ -167,8 +187,21 @@ pub(crate) struct Look {
     pub(crate) heartbeat_age: Option<Duration>,
     /// None as long as the primary has not answered.
     pub(crate) primary_timeline: Option<u32>,
-    /// Whether reads broke off since the last look.
-    pub(crate) reads_fail: bool,
+    /// How tenants' reads fare there.
+    pub(crate) way: Way,
+}
+
+/// The way of tenants' reads to a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Reads were answered since the last look, so nobody tried.
+    InUse,
+    /// It was tried, and leads to a server that was started then.
+    LeadsTo(i64),
+    /// It was tried in vain.
+    Closed,
+    /// Several reads in a row broke off since the last look.
+    BreaksOff,
 }
 
 /// Everything that speaks against reading there. `returning` is for a replica that was left: what has
@@ -206,7 +239,12 @@ pub(crate) fn judge(look: &Look, limits: &config::Replicas, returning: bool) -> 
             Reason::OldHeartbeat,
         ),
         (facts.beat_at_micros.is_none(), Reason::NoHeartbeat),
-        (look.reads_fail, Reason::ReadsFail),
+        (look.way == Way::Closed, Reason::NoWay),
+        (
+            matches!(look.way, Way::LeadsTo(started) if started != facts.started_micros),
+            Reason::OtherServer,
+        ),
+        (look.way == Way::BreaksOff, Reason::ReadsFail),
     ];
     checks.into_iter().filter_map(|(holds, reason)| holds.then_some(reason)).collect()
 }

@@ -13,7 +13,8 @@ use crate::roles::RolePrefix;
 /// What is asked of a replica.
 pub(crate) fn question(roles: &RolePrefix) -> String {
     format!(
-        "SELECT pg_is_in_recovery() AS in_recovery,
+        "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint AS started,
+                pg_is_in_recovery() AS in_recovery,
                 pg_last_wal_replay_lsn() AS replayed,
                 CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() <> 'not paused'
                      ELSE false END AS paused,
@@ -55,12 +56,21 @@ fn facts(row: &Row) -> Result<Facts, tokio_postgres::Error> {
         None => None,
     };
     Ok(Facts {
+        started_micros: row.try_get("started")?,
         in_recovery: row.try_get("in_recovery")?,
         paused: row.try_get("paused")?,
         replayed: row.try_get("replayed")?,
         receiver,
         beat_at_micros: row.try_get("beat_at")?,
     })
+}
+
+/// Asks a server by way of PgBouncer, as a lane that is bound to nobody, when it was started.
+pub(crate) async fn way(client: &Client) -> Result<i64, Error> {
+    const QUESTION: &str =
+        "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint";
+    let doing = "ask by way of PgBouncer";
+    client.query_typed_one(QUESTION, &[]).await.doing(doing)?.try_get(0).doing(doing)
 }
 
 /// What the primary says of itself. An error on a server that is none.

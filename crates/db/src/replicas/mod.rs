@@ -22,7 +22,7 @@ use crate::config::{self, Config};
 use crate::consistency::Tokens;
 use crate::direct::server_name;
 use crate::error::Error;
-use crate::ids::LaneId;
+use crate::ids::{LaneId, TenantId};
 use crate::lanes::LanePools;
 
 pub use choose::ReadOn;
@@ -57,6 +57,8 @@ pub(crate) struct Replica {
     name: String,
     /// The reader's way to it.
     direct: tokio_postgres::Config,
+    /// The way of tenants' reads to it, for trying it.
+    pooled: tokio_postgres::Config,
     lanes: LanePools,
     seen: channel::Sender<Seen>,
     under_way: AtomicUsize,
@@ -86,13 +88,15 @@ impl Replicas {
         let secret = config.lanes.secret()?;
         let login = config.roles.reader();
         let direct = config.database.replicas_direct(&login, &secret.password(&login));
+        let lane = config.roles.lane(LaneId::spread(TenantId::random(), config.lanes.count));
+        let pooled = config.database.replicas_pooled(&lane, &secret.password(&lane));
         let mut replicas = Vec::new();
         // Without the second address nobody knows how the replica is, so it is as if it were not there.
-        for (index, direct) in direct.into_iter().enumerate() {
-            let pooled = &config.database.replica_urls[index];
+        for (index, (direct, pooled)) in direct.into_iter().zip(pooled).enumerate() {
             replicas.push(Replica {
-                name: server_name(pooled),
+                name: server_name(&pooled),
                 direct,
+                pooled,
                 lanes: LanePools::of_replica(config, index)?,
                 seen: channel::Sender::new(Seen::default()),
                 under_way: AtomicUsize::new(0),

@@ -97,7 +97,8 @@ impl ReplicaView {
 pub async fn inspect(config: &Config) -> Result<Vec<ReplicaView>, Error> {
     let replicas = Replicas::new(config)?;
     let reader = ReaderDb::new(config)?;
-    let patience = replicas.limits().poll_timeout;
+    let limits = replicas.limits();
+    let patience = limits.poll_timeout;
     let asked = std::time::Instant::now();
     let primary = tokio::time::timeout(patience, async {
         look::primary(&reader.single_session().await?).await
@@ -106,7 +107,8 @@ pub async fn inspect(config: &Config) -> Result<Vec<ReplicaView>, Error> {
         replicas.track().note(asked, facts);
     }
     for replica in &replicas.replicas {
-        let answer = watch::ask(replica, &replicas.question, patience, &mut None).await;
+        let mut sessions = watch::Sessions::default();
+        let answer = watch::ask(replica, &replicas.question, limits, &mut sessions).await;
         watch::note(&replicas, replica, answer);
     }
     Ok(replicas.views())

@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 use futures_util::future::{join, join_all};
 use tokio_postgres::Client;
 
-use super::health::{Facts, Look, Reason, State, judge};
+use super::health::{Facts, Look, Reason, State, Way, judge};
 use super::view::LastLook;
 use super::{Replica, Replicas, look};
+use crate::config;
 use crate::direct::connect_once;
 use crate::error::Error;
 use crate::installation::Installation;
+
+/// After a read that broke off, the next look comes so soon, and not sooner.
+const SOON: Duration = Duration::from_millis(100);
 
 /// Watches the replicas until `stop` is done: run it beside whatever serves tenants. Without it no replica
 /// is read from. Where there are none, only waits.
@@ -59,28 +63,42 @@ async fn primary_forever(installation: &Installation) {
 
 async fn forever(replicas: &Replicas, replica: &Replica) {
     let limits = replicas.limits();
-    let mut session = None;
+    let mut sessions = Sessions::default();
     loop {
-        let answer = ask(replica, &replicas.question, limits.poll_timeout, &mut session).await;
+        let answer = ask(replica, &replicas.question, limits, &mut sessions).await;
         if note(replicas, replica, answer) {
             say(replica);
         }
         tokio::select! {
-            () = replica.suspect.notified() => tokio::time::sleep(limits.poll_every / 10).await,
+            () = replica.suspect.notified() => tokio::time::sleep(SOON.min(limits.poll_every)).await,
             () = tokio::time::sleep(jittered(limits.poll_every)) => {}
         }
     }
 }
 
-/// What a replica says of itself, within a time that counts connecting in.
+/// The connections over which a replica is asked, kept while they are good.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    direct: Option<Client>,
+    pooled: Option<Client>,
+    /// How many reads the replica had answered at the last look.
+    reads: u64,
+}
+
+/// What was learned of a replica: what it says of itself, and how it is reached by tenants' reads.
+pub(super) type Answer = (Result<Facts, (Reason, String)>, Way);
+
+/// Asks a replica, within a time that counts connecting in.
 pub(super) async fn ask(
     replica: &Replica,
     question: &str,
-    patience: Duration,
-    session: &mut Option<Client>,
-) -> Result<Facts, (Reason, String)> {
-    let asked = async {
-        let client = match session.take() {
+    limits: &config::Replicas,
+    sessions: &mut Sessions,
+) -> Answer {
+    let patience = limits.poll_timeout;
+    let Sessions { direct, pooled, reads } = sessions;
+    let facts = async {
+        let client = match direct.take() {
             Some(client) => client,
             None => connect_once(&replica.direct, patience)
                 .await
@@ -88,28 +106,61 @@ pub(super) async fn ask(
         };
         let answer = look::replica(&client, question).await;
         if answer.is_ok() {
-            *session = Some(client);
+            *direct = Some(client);
         }
         answer
     };
-    match tokio::time::timeout(patience, asked).await {
-        Ok(answer) => answer.map_err(|(reason, error)| (reason, crate::background::causes(&error))),
-        Err(_) => Err((Reason::Unreachable, "it does not answer in time".to_owned())),
+    let facts = async {
+        match tokio::time::timeout(patience, facts).await {
+            Ok(answer) => {
+                answer.map_err(|(reason, error)| (reason, crate::background::causes(&error)))
+            }
+            Err(_) => Err((Reason::Unreachable, "it does not answer in time".to_owned())),
+        }
+    };
+    join(facts, way(replica, limits, pooled, reads)).await
+}
+
+/// Tries the way of tenants' reads, unless they try it themselves: where all connections are busy, one more
+/// question would wait for its turn and take that for a fault.
+async fn way(
+    replica: &Replica,
+    limits: &config::Replicas,
+    session: &mut Option<Client>,
+    reads: &mut u64,
+) -> Way {
+    if replica.broken.load(Ordering::Relaxed) >= limits.fall {
+        // Said once; after that it has its chance again.
+        replica.broken.store(0, Ordering::Relaxed);
+        return Way::BreaksOff;
+    }
+    let answered = replica.reads.load(Ordering::Relaxed);
+    if std::mem::replace(reads, answered) != answered {
+        return Way::InUse;
+    }
+    let patience = limits.poll_timeout;
+    let tried = async {
+        let client = match session.take() {
+            Some(client) => client,
+            None => connect_once(&replica.pooled, patience).await?,
+        };
+        let started = look::way(&client).await?;
+        *session = Some(client);
+        Ok::<_, Error>(started)
+    };
+    match tokio::time::timeout(patience, tried).await {
+        Ok(Ok(started)) => Way::LeadsTo(started),
+        Ok(Err(error)) => {
+            tracing::debug!(replica = replica.name, %error, "PgBouncer does not lead to the replica");
+            Way::Closed
+        }
+        Err(_) => Way::Closed,
     }
 }
 
 /// Takes in what a look found, and yields whether the state of the replica changed.
-pub(super) fn note(
-    replicas: &Replicas,
-    replica: &Replica,
-    answer: Result<Facts, (Reason, String)>,
-) -> bool {
+pub(super) fn note(replicas: &Replicas, replica: &Replica, (answer, way): Answer) -> bool {
     let limits = replicas.limits();
-    let reads_fail = replica.broken.load(Ordering::Relaxed) >= limits.fall;
-    if reads_fail {
-        // Said once; after that it has its chance again.
-        replica.broken.store(0, Ordering::Relaxed);
-    }
     let problem = answer.as_ref().err().map(|(_, problem)| problem.clone());
     let facts = answer.map_err(|(reason, _)| reason);
     let now = Instant::now();
@@ -127,7 +178,7 @@ pub(super) fn note(
             heartbeat_age: beat_at.and_then(|at| track.age(now, at)),
             primary_timeline: track.timeline(),
             facts,
-            reads_fail,
+            way,
         }
     };
     let mut changed = false;

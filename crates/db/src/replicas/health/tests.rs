@@ -22,6 +22,7 @@ fn fine() -> Look {
         silence: secs(0),
     };
     let facts = Facts {
+        started_micros: 7,
         in_recovery: true,
         paused: false,
         replayed: Some(PgLsn::from(100)),
@@ -33,7 +34,7 @@ fn fine() -> Look {
         lag: Lag { time: secs(0), bytes: Some(0) },
         heartbeat_age: secs(10),
         primary_timeline: Some(1),
-        reads_fail: false,
+        way: Way::LeadsTo(7),
     }
 }
 
@@ -73,7 +74,9 @@ fn each_fault_has_its_reason() {
         (but(|_, facts| facts.replayed = None), Reason::BehindInWal),
         (but(|look, _| look.heartbeat_age = secs(181)), Reason::OldHeartbeat),
         (but(|_, facts| facts.beat_at_micros = None), Reason::NoHeartbeat),
-        (but(|look, _| look.reads_fail = true), Reason::ReadsFail),
+        (but(|look, _| look.way = Way::Closed), Reason::NoWay),
+        (but(|look, _| look.way = Way::LeadsTo(8)), Reason::OtherServer),
+        (but(|look, _| look.way = Way::BreaksOff), Reason::ReadsFail),
     ] {
         assert_eq!(verdict(&look), [reason], "{look:?}");
     }
@@ -84,7 +87,7 @@ fn what_is_not_known_is_not_held_against_it() {
     // The primary has not answered, and the receiver has just connected.
     let look = but(|look, facts| {
         (look.lag, look.primary_timeline) = (Lag::default(), None);
-        look.heartbeat_age = None;
+        (look.heartbeat_age, look.way) = (None, Way::InUse);
         (receiver(facts).silence, receiver(facts).primary_end) = (None, None);
     });
     assert_eq!(verdict(&look), []);
