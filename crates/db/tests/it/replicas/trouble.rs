@@ -1,5 +1,7 @@
 //! Replicas that die, freeze, stand still or turn into something else: nobody who reads sees an error.
 
+use std::time::Duration;
+
 use rustix::process::{Pid, Signal, kill_process};
 use tenantry_db::models::heartbeat::beat;
 use tenantry_db::replicas::{ReadOn, State};
@@ -76,7 +78,13 @@ fn processes(rig: &Rig, number: u16) -> Vec<Pid> {
 
 #[tokio::test]
 async fn a_frozen_replica_holds_nobody_up_for_long() {
-    let (rig, process, acme) = rig_and_process(1).await;
+    let rig = Rig::new(1).await;
+    let id = rig.tenant("acme").await;
+    // No limit on statements ends these reads.
+    let process = Process::start(rig.layers().flag("test", "tiers.free.statement_timeout", "1h"));
+    process.until_all(State::Healthy).await;
+    let acme = process.tenant(id).await;
+    until_on_replica(&acme).await;
     let frozen = processes(&rig, 1);
     assert!(frozen.len() > 3);
     for pid in &frozen {
@@ -84,7 +92,8 @@ async fn a_frozen_replica_holds_nobody_up_for_long() {
     }
     // These are under way there when it is found out.
     let reads = (0..4).map(|_| async { find(&acme.read(), "").await.1 });
-    let served = futures_util::future::join_all(reads).await;
+    let served = futures_util::future::join_all(reads);
+    let served = tokio::time::timeout(Duration::from_secs(60), served).await.unwrap();
     assert_eq!(served, [ServedBy::Primary; 4]);
     assert_eq!(process.health(), ["unhealthy unreachable"]);
     for pid in &frozen {
