@@ -54,7 +54,7 @@ fn pause(every: Duration, failures: u32) -> Duration {
 }
 
 /// The error and what is behind it, the first line of each: what PostgreSQL adds below repeats values.
-fn causes(error: &Error) -> String {
+pub(crate) fn causes(error: &Error) -> String {
     let mut text = String::new();
     let mut next = Some(error as &dyn std::error::Error);
     while let Some(error) = next {

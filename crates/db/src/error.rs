@@ -139,6 +139,14 @@ pub enum Error {
         /// How it begins.
         begins_with: String,
     },
+    /// A write through a handle for reads: a bug in the program. Nothing was written.
+    #[error("a write was sent through a handle for reads")]
+    WriteInRead(#[source] tokio_postgres::Error),
+    /// The server that should take writes takes none.
+    #[error(
+        "the server takes no writes: `database.url` leads to a replica, or the primary is read-only"
+    )]
+    TakesNoWrites(#[source] tokio_postgres::Error),
     /// A statement took longer than it may: as the tenant's tier says, or the operator.
     #[error("the statement took longer than it may")]
     StatementTimeout(#[source] tokio_postgres::Error),
@@ -242,9 +250,11 @@ impl Error {
             Self::TenantNotServed { .. } => ErrorKind::Refused,
             Self::StatementTimeout(_) => ErrorKind::Timeout,
             Self::Shared(error) => error.kind(),
-            Self::ForbiddenStatement { .. } | Self::RowCount { .. } | Self::TransactionFailed => {
-                ErrorKind::Internal
-            }
+            Self::ForbiddenStatement { .. }
+            | Self::RowCount { .. }
+            | Self::TransactionFailed
+            | Self::WriteInRead(_) => ErrorKind::Internal,
+            Self::TakesNoWrites(_) => ErrorKind::Unavailable,
             Self::InvalidState { .. } => ErrorKind::Conflict,
             Self::RefusedStatement { .. } => ErrorKind::Refused,
             Self::StillReachable { .. } => ErrorKind::Refused,
@@ -277,6 +287,9 @@ impl Error {
             Self::Transfer(error) => return error.hint(),
             Self::LegalHold(_) => "`tenantry tenant unhold` lifts it",
             Self::Migration(error) => return error.hint(),
+            Self::TakesNoWrites(_) => {
+                "after a promotion, point PgBouncer's entry for the primary to the new one"
+            }
             Self::Shared(error) => return error.hint(),
             Self::RefusedStatement { .. } => {
                 "one statement that reads or writes rows: SELECT, INSERT, UPDATE, DELETE, MERGE, WITH, VALUES, \
@@ -321,6 +334,18 @@ impl Error {
         }
     }
 
+    /// What the driver said, where it said something of a statement.
+    pub(crate) fn of_driver(&self) -> Option<&tokio_postgres::Error> {
+        match self {
+            Self::Bind { source, .. }
+            | Self::Database { source, .. }
+            | Self::StatementTimeout(source)
+            | Self::TakesNoWrites(source)
+            | Self::WriteInRead(source) => Some(source),
+            _ => None,
+        }
+    }
+
     pub(crate) fn of_bind(tenant: crate::ids::TenantId, source: tokio_postgres::Error) -> Self {
         Self::Bind { tenant, source }
     }
@@ -328,6 +353,7 @@ impl Error {
     pub(crate) fn of_statement(source: tokio_postgres::Error) -> Self {
         match source.code() {
             Some(&SqlState::QUERY_CANCELED) => Self::StatementTimeout(source),
+            Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => Self::TakesNoWrites(source),
             _ => Self::Database { doing: "run a tenant's statement".to_owned(), source },
         }
     }

@@ -51,7 +51,7 @@ pub(super) async fn live() -> Json<Value> {
 pub(super) async fn ready(State(state): State<ApiState>) -> Result<Json<Value>, Problem> {
     let mut reasons = state.readiness().reasons(state.installation()).await;
     let code = match (reasons.is_empty(), state.verifier().has_keys()) {
-        (true, true) => return Ok(Json(json!({ "status": "ready" }))),
+        (true, true) => return Ok(Json(ready_with(state.installation()))),
         (true, false) => Code::KeysUnavailable,
         (false, _) => Code::DatabaseUnavailable,
     };
@@ -59,6 +59,18 @@ pub(super) async fn ready(State(state): State<ApiState>) -> Result<Json<Value>, 
         reasons.push(reason("keys", "the keys for tokens were not fetched yet"));
     }
     Err(Problem::new(code, "the service can't serve tenants").with_errors(reasons))
+}
+
+/// Replicas are told of, and never make a service unready: the primary answers for them.
+fn ready_with(installation: &Installation) -> Value {
+    let views = installation.replicas().views();
+    if views.is_empty() {
+        return json!({ "status": "ready" });
+    }
+    // Without addresses: anybody may ask.
+    let shown: Vec<Value> =
+        views.iter().map(|v| json!({ "state": v.state, "reasons": v.reasons })).collect();
+    json!({ "status": "ready", "replicas": shown })
 }
 
 /// The direct connection, and whether the public schema is what this program needs.

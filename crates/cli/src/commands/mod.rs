@@ -11,6 +11,7 @@ mod init;
 mod lanes;
 mod migrate;
 mod psql;
+mod replica;
 mod serve;
 mod status;
 mod tenant;
@@ -36,6 +37,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Migrate(migrate) => migrate::run(&common, &migrate).await,
         Command::Tenant(tenant) => tenant::run(&common, &tenant).await,
         Command::Lanes(lanes) => lanes::run(&common, &lanes).await,
+        Command::Replica(replica) => replica::run(&common, &replica).await,
         Command::Token(token) => token::run(&common, &token).await,
         Command::Audit(audit) => audit::run(&common, &audit).await,
         Command::Doctor => doctor::run(&common).await,

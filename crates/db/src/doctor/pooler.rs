@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::direct::{connect_once, server_name};
 use crate::error::{Doing, Error};
 use crate::pooler;
+use crate::replicas::{self, ReplicaView};
 
 /// A day would be too long: with 10,000 tenants a connection grows to a gigabyte.
 const MAX_LIFETIME_S: u32 = 4 * 3600;
@@ -29,7 +30,22 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
                 .unwrap_or_else(|error| Check::error("replica", &error)),
         );
     }
+    match replicas::inspect(config).await {
+        Ok(views) => checks.extend(views.iter().map(health_check)),
+        Err(error) => checks.push(Check::error("replica", &error)),
+    }
     checks
+}
+
+/// What a look at a replica's health found. Not a failure: the primary answers for it.
+fn health_check(view: &ReplicaView) -> Check {
+    const NAME: &str = "replica health";
+    if view.reasons.is_empty() {
+        return Check::ok(NAME, format!("{} may be read from", view.name));
+    }
+    let reasons: Vec<&str> = view.reasons.iter().map(|reason| reason.in_words()).collect();
+    let hint = "docs/runbooks/replica-lag.md says what each means";
+    Check::warning(NAME, format!("{} {}", view.name, reasons.join(", ")), hint)
 }
 
 async fn mode(config: &Config) -> Result<Check, Error> {

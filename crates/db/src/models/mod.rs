@@ -4,6 +4,7 @@ pub mod audit;
 pub mod catalog;
 pub(crate) mod certificates;
 pub mod content;
+pub mod heartbeat;
 pub mod idempotency;
 pub mod page;
 pub mod ready;

@@ -1,0 +1,9 @@
+//! `tenantry replica`.
+
+use clap::Subcommand;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Replica {
+    /// Look at each replica once: whether it may be read from, and if not, why
+    Status,
+}

@@ -1,0 +1,115 @@
+//! What is known of a replica, for people and metrics.
+
+use std::sync::atomic::Ordering;
+
+use serde::Serialize;
+
+use super::health::{Look, Reason, State};
+use super::{Replica, Replicas, look, watch};
+use crate::config::Config;
+use crate::direct::ReaderDb;
+use crate::error::Error;
+
+/// What the last look found.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LastLook {
+    problem: Option<String>,
+    replayed: Option<String>,
+    timeline: Option<u32>,
+    lag_ms: Option<u64>,
+    behind_bytes: Option<u64>,
+    silence_ms: Option<u64>,
+    heartbeat_age_ms: Option<u64>,
+}
+
+impl LastLook {
+    pub(super) fn new(look: &Look, problem: Option<String>) -> Self {
+        let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).ok();
+        let facts = look.facts.as_ref().ok();
+        let receiver = facts.and_then(|facts| facts.receiver.as_ref());
+        Self {
+            problem,
+            replayed: facts.and_then(|facts| facts.replayed).map(|lsn| lsn.to_string()),
+            timeline: receiver.and_then(|receiver| receiver.timeline),
+            lag_ms: look.lag.time.and_then(ms),
+            behind_bytes: look.lag.bytes,
+            silence_ms: receiver.and_then(|receiver| receiver.silence).and_then(ms),
+            heartbeat_age_ms: look.heartbeat_age.and_then(ms),
+        }
+    }
+}
+
+/// What is known of a replica.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReplicaView {
+    /// Where it is, as PgBouncer's entry.
+    pub name: String,
+    /// Whether it is read from.
+    pub state: State,
+    /// What speaks against it.
+    pub reasons: Vec<Reason>,
+    /// In which words it refused to answer.
+    pub problem: Option<String>,
+    /// How far behind the primary it is in time.
+    pub lag_ms: Option<u64>,
+    /// How far behind the primary it is in WAL.
+    pub behind_bytes: Option<u64>,
+    /// How long the primary has sent it nothing.
+    pub silence_ms: Option<u64>,
+    /// How old the heartbeat is that it shows.
+    pub heartbeat_age_ms: Option<u64>,
+    /// The position up to which it has replayed.
+    pub replayed: Option<String>,
+    /// The timeline that it follows.
+    pub timeline: Option<u32>,
+    /// Reads under way there, from this process.
+    pub under_way: usize,
+    /// Reads that it has answered, for this process.
+    pub reads: u64,
+}
+
+impl ReplicaView {
+    pub(super) fn of(replica: &Replica) -> Self {
+        let seen = replica.seen.borrow().clone();
+        let last = seen.last.unwrap_or_default();
+        Self {
+            name: replica.name.clone(),
+            state: seen.health.state,
+            reasons: seen.health.reasons,
+            problem: last.problem,
+            lag_ms: last.lag_ms,
+            behind_bytes: last.behind_bytes,
+            silence_ms: last.silence_ms,
+            heartbeat_age_ms: last.heartbeat_age_ms,
+            replayed: last.replayed,
+            timeline: last.timeline,
+            under_way: replica.under_way.load(Ordering::Relaxed),
+            reads: replica.reads.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Looks at each replica once, beside the primary. A running service remembers more than one look, so it
+/// may still read from one that is found bad here, or not yet from a good one.
+///
+/// # Errors
+/// [`Error::Config`] for a missing setting. Servers that do not answer are no error.
+pub async fn inspect(config: &Config) -> Result<Vec<ReplicaView>, Error> {
+    let replicas = Replicas::new(config)?;
+    let reader = ReaderDb::new(config)?;
+    let limits = replicas.limits();
+    let patience = limits.poll_timeout;
+    let asked = std::time::Instant::now();
+    let primary = tokio::time::timeout(patience, async {
+        look::primary(&reader.single_session().await?).await
+    });
+    if let Ok(Ok(facts)) = primary.await {
+        replicas.track().note(asked, facts);
+    }
+    for replica in &replicas.replicas {
+        let mut sessions = watch::Sessions::default();
+        let answer = watch::ask(replica, &replicas.question, limits, &mut sessions).await;
+        watch::note(&replicas, replica, answer);
+    }
+    Ok(replicas.views())
+}
