@@ -216,7 +216,10 @@ async fn psql_ends_with_a_signal_or_a_suspension_and_leaves_nothing() {
         } else {
             signal(&child, how);
         }
+        // Open until it has ended: psql would end by itself, and content, with its input.
+        let input = child.stdin.take();
         let done = ended(child.wait_with_output().unwrap());
+        drop(input);
         assert_ne!(done.code, 0, "{how}: {}", done.stderr);
         assert!(!done.stdout.contains("acme@"), "{how}");
         until_equal(&superuser, SHELLS, 0).await;
