@@ -8,6 +8,7 @@
 mod measure;
 mod migrate;
 mod provision;
+mod replicas;
 mod route;
 
 use clap::Parser;
@@ -21,6 +22,8 @@ enum Bench {
     Migrate(migrate::Options),
     /// A sign-up: the bare DDL, provisioned at once, from the ready pool, and over HTTP
     Provision(provision::Options),
+    /// One lookup: on the primary, on one replica and on two, with and without a token
+    Replicas(replicas::Options),
 }
 
 #[tokio::main]
@@ -29,5 +32,6 @@ async fn main() -> anyhow::Result<()> {
         Bench::Route(options) => route::run(&options).await,
         Bench::Migrate(options) => migrate::run(&options).await,
         Bench::Provision(options) => provision::run(&options).await,
+        Bench::Replicas(options) => replicas::run(&options).await,
     }
 }

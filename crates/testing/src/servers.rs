@@ -162,19 +162,24 @@ ledger_dir = \"{}\"
             layers = test(layers, key, value.into());
         }
         if !self.replica_ports.is_empty() {
-            let replicas = || Server::replicas(u16::MAX).zip(&self.replica_ports);
-            let pooled: Vec<String> = replicas()
-                .map(|(replica, _)| pooler_entry(database, replica))
-                .map(|entry| format!("postgresql://127.0.0.1:{pgbouncer_port}/{entry}"))
-                .collect();
-            let direct: Vec<String> = replicas()
-                .map(|(_, port)| format!("postgresql://127.0.0.1:{port}/{database}"))
-                .collect();
+            let (pooled, direct) = self.replica_urls(database);
             layers = test(layers, "database.replica_urls", pooled.into());
             layers = test(layers, "database.replica_direct_urls", direct.into());
         }
         // A test that wants one says so: others have no use for ten tenants more.
         test(layers, "tenants.ready_pool", 0.into())
+    }
+
+    /// The addresses of the replicas: by way of PgBouncer, and past it.
+    pub fn replica_urls(&self, database: &str) -> (Vec<String>, Vec<String>) {
+        let (replicas, pooler) = (Server::replicas(u16::MAX), self.pgbouncer_port);
+        let url = |port: u16, name: &str| format!("postgresql://127.0.0.1:{port}/{name}");
+        replicas
+            .zip(&self.replica_ports)
+            .map(|(replica, port)| {
+                (url(pooler, &pooler_entry(database, replica)), url(*port, database))
+            })
+            .unzip()
     }
 
     /// PgBouncer's settings, for a test that starts it again.

@@ -2,7 +2,7 @@
 //! at least.
 //!
 //! Nothing here makes a read correct: the transaction that reads checks where its replica is
-//! ([`crate::bind::read`]). Health bounds how old a state may be that nobody has objected to, and keeps
+//! (see `bind`). Health bounds how old a state may be that nobody has objected to, and keeps
 //! reads away from where they would be in vain.
 
 mod choose;
