@@ -308,8 +308,11 @@ async fn a_replica_that_has_not_replayed_the_purge_leaves_it_incomplete_and_is_n
     until_complete(&db, three.id).await;
     // The configuration names more than are connected.
     let urls = vec!["postgresql://127.0.0.1:1/a", "postgresql://127.0.0.1:1/b"];
-    let layers =
-        db.servers().layers(db.name(), "shared").flag("test", "database.replica_urls", urls);
+    let layers = db
+        .servers()
+        .layers(db.name(), "shared")
+        .flag("test", "database.replica_urls", urls.clone())
+        .flag("test", "database.replica_direct_urls", urls);
     db.config = tenantry_db::Config::from_layers(layers).unwrap();
     db.admin = tenantry_db::AdminDb::new(&db.config).unwrap();
     let five = purged(&db, "five").await;
