@@ -2,10 +2,8 @@
 
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use tenantry_db::models::tenants::{Status, Tenant, get_tenant};
-use tenantry_db::operate::{
-    ExecOptions, ExecResult, OperatorStatement, active_tenants, exec_in_tenant, record_exec,
-};
+use tenantry_db::models::tenants::{Tenant, get_tenant};
+use tenantry_db::operate::{Exec, ExecOptions, ExecResult, OperatorStatement, active_tenants};
 use tenantry_db::{AdminDb, Config, Error, ReaderDb, is_invisible};
 
 use super::actor;
@@ -28,20 +26,9 @@ pub(super) async fn run(
     let options =
         ExecOptions { timeout: args.timeout, read_only: args.read_only, max_rows: args.max_rows };
     let (admin, actor) = (AdminDb::new(config)?, actor());
-    let (statement, options) = (&statement, &options);
-    let (admin, actor) = (&admin, &actor);
-    let runs = tenants.iter().map(|tenant| async move {
-        // Whoever is refused, or not come to, is not said to have had it.
-        let recorded = match tenant.status {
-            Status::Active => record_exec(admin, &[tenant.id], statement, options, actor).await,
-            _ => Ok(()),
-        };
-        let result = match recorded {
-            Ok(()) => exec_in_tenant(config, tenant, statement, options).await,
-            Err(error) => Err(error),
-        };
-        (tenant, result)
-    });
+    let exec =
+        &Exec { admin: &admin, config, statement: &statement, options: &options, actor: &actor };
+    let runs = tenants.iter().map(|tenant| async move { (tenant, exec.in_tenant(tenant).await) });
     // In order, so that what is shown does not depend on who was faster.
     let mut runs = futures_util::stream::iter(runs).buffered(args.parallel.into());
     let progress = (tenants.len() > 1).then(|| Progress::begin("tenants"));

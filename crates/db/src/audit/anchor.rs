@@ -15,8 +15,7 @@ use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
 use super::error::AuditError;
-use super::link::GENESIS;
-use super::seal::seal_entries;
+use super::seal::{newest_seal, seal_entries};
 use crate::background;
 use crate::chained_file::{Chain, ChainedEntry, ChainedFile, Recorded};
 use crate::config::Config;
@@ -91,12 +90,6 @@ impl Anchor {
     }
 }
 
-/// The newest seal.
-struct Newest {
-    position: i64,
-    hash: Vec<u8>,
-}
-
 /// Writes the chain's head to the file, unless it stands there already. Yields the seal's place, if a line
 /// was written.
 ///
@@ -124,10 +117,7 @@ async fn write(admin: &AdminDb, anchor: &Anchor, restored: bool) -> Result<Optio
     let db = admin.connection().await?;
     let client: &tokio_postgres::Client = &db;
     open.chain().require(newest_known(client).await?).map_err(AuditError::from)?;
-    let head = match newest_seal(client).await? {
-        Some(head) => head,
-        None => Newest { position: 0, hash: GENESIS.to_vec() },
-    };
+    let head = newest_seal(client).await?;
     let last = open.chain().entries.last().cloned();
     if let Some(last) = &last.as_ref().filter(|_| !restored) {
         let (path, position) = (anchor.path(), last.position);
@@ -156,17 +146,6 @@ async fn write(admin: &AdminDb, anchor: &Anchor, restored: bool) -> Result<Optio
     remember(client, recorded, position).await?;
     tracing::debug!(position, line = recorded.sequence, "audit log anchored");
     Ok(Some(position))
-}
-
-async fn newest_seal(db: &impl GenericClient) -> Result<Option<Newest>, Error> {
-    let row = db
-        .query_typed_opt(
-            "SELECT position, hash FROM public.audit_seals ORDER BY position DESC LIMIT 1",
-            &[],
-        )
-        .await
-        .doing("look for the newest seal")?;
-    Ok(row.map(|row| Newest { position: row.get(0), hash: row.get(1) }))
 }
 
 /// The newest line that this database knows of.

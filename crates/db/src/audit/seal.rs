@@ -8,6 +8,7 @@ use std::time::Duration;
 use deadpool_postgres::Object;
 use futures_util::future::{join, join3};
 use jiff::Timestamp;
+use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
 use super::link::{self, GENESIS, Hash, LogEntry, Micros, Place, entry_columns};
@@ -70,6 +71,27 @@ async fn seal_on(db: &mut Object, admin: &AdminDb) -> Result<Sealed, Error> {
     Ok(sealed)
 }
 
+/// The newest seal.
+pub(super) struct Newest {
+    pub(super) position: i64,
+    pub(super) hash: Vec<u8>,
+}
+
+/// Position 0 and zeros before the first.
+pub(super) async fn newest_seal(db: &impl GenericClient) -> Result<Newest, Error> {
+    let row = db
+        .query_typed_opt(
+            "SELECT position, hash FROM public.audit_seals ORDER BY position DESC LIMIT 1",
+            &[],
+        )
+        .await
+        .doing("look for the newest seal")?;
+    Ok(match row {
+        Some(row) => Newest { position: row.get(0), hash: row.get(1) },
+        None => Newest { position: 0, hash: GENESIS.to_vec() },
+    })
+}
+
 /// One small query for each look of an idle service.
 async fn is_waiting(db: &Object) -> Result<bool, Error> {
     let row = db
@@ -93,10 +115,7 @@ async fn seal_batch(db: &mut Object, admin: &AdminDb) -> Result<Option<usize>, E
             "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0)), clock_timestamp()",
             lock_params,
         ),
-        tx.query_typed_opt(
-            "SELECT position, hash FROM public.audit_seals ORDER BY position DESC LIMIT 1",
-            &[],
-        ),
+        newest_seal(&tx),
         // An entry that was deleted before it was sealed stays in the queue, as a trace. One that has a
         // seal and was put in again would stop the sealer for ever.
         tx.query_typed(
@@ -116,10 +135,8 @@ async fn seal_batch(db: &mut Object, admin: &AdminDb) -> Result<Option<usize>, E
         return Ok(None);
     }
     let sealed_at: Timestamp = locked.get(1);
-    let (mut position, mut previous) = match head.doing("look for the newest seal")? {
-        Some(row) => (row.get(0), row.get::<_, &[u8]>(1).try_into().unwrap_or(GENESIS)),
-        None => (0, GENESIS),
-    };
+    let Newest { mut position, hash } = head?;
+    let mut previous = hash.try_into().unwrap_or(GENESIS);
     let rows = entries.doing("read entries without a seal")?;
     if rows.is_empty() {
         return Ok(Some(0));

@@ -182,6 +182,11 @@ impl Config {
         Reader::run(&self.layers, read)
     }
 
+    /// What a tier allows. One that was taken out of the configuration allows what the default one does.
+    pub fn tier(&self, name: &str) -> &Tier {
+        self.tiers.get(name).unwrap_or_else(|| &self.tiers[&self.tenants.default_tier])
+    }
+
     /// Every setting in effect as TOML, secrets hidden.
     pub fn show(&self) -> String {
         show::text(&self.layers)

@@ -199,9 +199,7 @@ impl Directory {
     }
 
     fn entry(&self, tenant: &Tenant, known_at: PgLsn) -> TenantEntry {
-        // A tier that was taken out of the configuration is served like the default one.
-        let tiers = &self.config.tiers;
-        let limits = tiers.get(&tenant.tier).unwrap_or(&tiers[&self.config.tenants.default_tier]);
+        let limits = self.config.tier(&tenant.tier);
         TenantEntry {
             id: tenant.id,
             subdomain: tenant.subdomain.clone(),

@@ -14,6 +14,7 @@ use tokio_postgres::types::Type;
 use crate::direct::AdminDb;
 use crate::error::{Doing, Error};
 use crate::ids::{LaneId, TenantId};
+use crate::operate::{close_shells_of, end_sessions};
 use crate::roles::RolePrefix;
 
 /// Gives the tenant's role to a lane.
@@ -26,6 +27,32 @@ pub(super) async fn grant(
     let control = roles.control_schema();
     let statement = format!("SELECT {control}.grant_tenant_role('{tenant}', {})", lane.number());
     tx.batch_execute(&statement).await.doing(format!("give the tenant's role to lane {lane}"))
+}
+
+/// Whom [`shut_out`] has shut out.
+pub(super) struct ShutOut {
+    /// The lanes that served the tenant.
+    pub(super) lanes: Vec<LaneId>,
+    /// The numbers of its shells' roles, for [`end_sessions`] once more after the commit: one may have
+    /// come in between.
+    pub(super) shells: Vec<u32>,
+}
+
+/// Takes the tenant's role from everybody, lanes and operators' shells, and proves it. The shells' sessions
+/// are ended before the commit, so that a program that dies there leaves none.
+///
+/// # Errors
+/// As [`require_nobody`]; [`Error::Busy`] if a shell does not end.
+pub(super) async fn shut_out(
+    tx: &impl GenericClient,
+    roles: &RolePrefix,
+    tenant: TenantId,
+) -> Result<ShutOut, Error> {
+    let lanes = revoke(tx, roles, tenant, None).await?;
+    let shells = close_shells_of(tx, roles, tenant).await?;
+    require_nobody(tx, roles, tenant).await?;
+    end_sessions(tx, &shells).await?;
+    Ok(ShutOut { lanes, shells })
 }
 
 /// Takes the tenant's role from every lane but the one that may keep it.
@@ -90,7 +117,7 @@ pub(super) async fn list_served_twice(
 ///
 /// # Errors
 /// [`Error::StillReachable`], which names those who can.
-pub(super) async fn require_nobody(
+async fn require_nobody(
     tx: &impl GenericClient,
     roles: &RolePrefix,
     tenant: TenantId,

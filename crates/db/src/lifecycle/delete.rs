@@ -17,7 +17,7 @@ use crate::ids::TenantId;
 use crate::models::audit::{self, Action, Actor};
 use crate::models::deletion;
 use crate::models::tenants::{self, Status, Tenant};
-use crate::operate::{close_shells_of, end_sessions};
+use crate::operate::end_sessions;
 
 /// How to delete.
 #[derive(Debug, Clone, Copy)]
@@ -66,16 +66,13 @@ pub async fn delete_tenant(
         let details = json!({ "retention_s": retention.as_secs() });
         audit::record(&tx, actor, Action::Deleted, tenant, &details).await?;
     }
-    let mut lanes = access::revoke(&tx, &admin.roles, tenant, None).await?;
-    let shells = close_shells_of(&tx, &admin.roles, tenant).await?;
-    access::require_nobody(&tx, &admin.roles, tenant).await?;
-    end_sessions(&tx, &shells).await?;
+    let mut out = access::shut_out(&tx, &admin.roles, tenant).await?;
     tx.commit().await.doing("commit the deletion")?;
-    end_sessions(&**db, &shells).await?;
+    end_sessions(&**db, &out.shells).await?;
     drop(db);
     tracing::info!(tenant.id = %tenant, "tenant deleted");
-    lanes.push(row.lane);
-    let ended = access::settle(admin, &lanes).await?;
+    out.lanes.push(row.lane);
+    let ended = access::settle(admin, &out.lanes).await?;
     if ended > 0 {
         tracing::warn!(tenant.id = %tenant, lane = %row.lane, ended, "transactions ended");
     }

@@ -11,7 +11,7 @@ use crate::error::{Doing, Error};
 use crate::ids::TenantId;
 use crate::models::audit::{self, Action, Actor};
 use crate::models::tenants::{self, Status, Tenant};
-use crate::operate::{close_shells_of, end_sessions};
+use crate::operate::end_sessions;
 
 /// Shuts a tenant out. Transactions that were already bound may still commit; operators' shells are ended.
 ///
@@ -39,17 +39,12 @@ pub async fn suspend_tenant(
             return Err(Error::InvalidState { tenant, status: before, step: "suspended" });
         }
     }
-    access::revoke(&tx, &admin.roles, tenant, None).await?;
-    let shells = close_shells_of(&tx, &admin.roles, tenant).await?;
-    access::require_nobody(&tx, &admin.roles, tenant).await?;
     if before == Status::Active {
         audit::record(&tx, actor, Action::Suspended, tenant, &json!({})).await?;
     }
-    // Before the commit, so that a program that dies there leaves none; and after it, for one that came
-    // in between.
-    end_sessions(&tx, &shells).await?;
+    let out = access::shut_out(&tx, &admin.roles, tenant).await?;
     tx.commit().await.doing("commit the suspension")?;
-    end_sessions(&**db, &shells).await?;
+    end_sessions(&**db, &out.shells).await?;
     tracing::info!(tenant.id = %tenant, "tenant suspended");
     Ok(row)
 }

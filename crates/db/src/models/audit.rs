@@ -125,30 +125,6 @@ pub(crate) async fn record(
     write(tx, actor, action, Some(*tenant.as_uuid()), details).await
 }
 
-/// Writes an entry about each of many tenants, in one statement.
-pub(crate) async fn record_each(
-    db: &impl GenericClient,
-    actor: &Actor,
-    action: Action,
-    tenants: &[TenantId],
-    details: &Value,
-) -> Result<(), Error> {
-    let tenants: Vec<Uuid> = tenants.iter().map(|tenant| *tenant.as_uuid()).collect();
-    db.execute_typed(
-        concat!(insert!(), "SELECT $1, $2, tenant, $4, $5 FROM unnest($3) AS tenant"),
-        &[
-            (&actor.text, Type::TEXT),
-            (&action.as_str(), Type::TEXT),
-            (&tenants, Type::UUID_ARRAY),
-            (&actor.request_id(), Type::TEXT),
-            (details, Type::JSONB),
-        ],
-    )
-    .await
-    .doing("write the audit log")?;
-    Ok(())
-}
-
 /// Writes an entry about the installation as a whole. It stays only if the transaction does.
 pub(crate) async fn record_of_installation(
     tx: &impl GenericClient,

@@ -13,11 +13,10 @@ use sha2::{Digest as _, Sha256};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::bind::{self, COMMIT};
-use crate::config::{Config, Tier};
+use crate::config::Config;
 use crate::direct::{AdminDb, ReaderDb, connect_once};
 use crate::door;
 use crate::error::Error;
-use crate::ids::TenantId;
 use crate::models::audit::{self, Actor};
 use crate::models::tenants::{self, Status, Tenant};
 
@@ -85,58 +84,58 @@ pub async fn active_tenants(reader: &ReaderDb) -> Result<Vec<Tenant>, Error> {
     }
 }
 
-/// Enters in the audit log that the statement is about to be run in these tenants: who, where, and its
-/// SHA-256. Not its text, which may name people.
-///
-/// # Errors
-/// [`Error::Unavailable`] or [`Error::Database`]: then nothing should be run.
-pub async fn record_exec(
-    admin: &AdminDb,
-    tenants: &[TenantId],
-    statement: &OperatorStatement,
-    options: &ExecOptions,
-    actor: &Actor,
-) -> Result<(), Error> {
-    let details = json!({ "statement_sha256": statement.digest(), "read_only": options.read_only });
-    let db = admin.connection().await?;
-    audit::record_each(&**db, actor, audit::Action::StatementRun, tenants, &details).await
+/// A statement, by whom it is run, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Exec<'a> {
+    /// For the audit log.
+    pub admin: &'a AdminDb,
+    /// Servers, lanes, tiers.
+    pub config: &'a Config,
+    /// What is run.
+    pub statement: &'a OperatorStatement,
+    /// How.
+    pub options: &'a ExecOptions,
+    /// By whom.
+    pub actor: &'a Actor,
 }
 
-/// Runs the statement as the tenant, in a transaction of its own.
-///
-/// # Errors
-/// [`Error::TenantNotServed`] for one that is not active; [`Error::Bind`] if it has been shut out since;
-/// [`Error::StatementTimeout`]; else what the server says.
-pub async fn exec_in_tenant(
-    config: &Config,
-    tenant: &Tenant,
-    statement: &OperatorStatement,
-    options: &ExecOptions,
-) -> Result<ExecResult, Error> {
-    if tenant.status != Status::Active {
-        return Err(Error::TenantNotServed { tenant: tenant.id, status: tenant.status });
+impl Exec<'_> {
+    /// Runs it as the tenant, in a transaction of its own. The audit log says so before: who, where, and the
+    /// statement's SHA-256. Not its text, which may name people.
+    ///
+    /// # Errors
+    /// [`Error::TenantNotServed`] for one that is not active; [`Error::Bind`] if it has been shut out since;
+    /// [`Error::StatementTimeout`]; else what the server says.
+    pub async fn in_tenant(&self, tenant: &Tenant) -> Result<ExecResult, Error> {
+        let Self { config, statement, options, .. } = *self;
+        if tenant.status != Status::Active {
+            return Err(Error::TenantNotServed { tenant: tenant.id, status: tenant.status });
+        }
+        self.record(tenant).await?;
+        let login = config.roles.lane(tenant.lane);
+        let password = config.lanes.secret()?.password(&login);
+        let server = config.database.direct_as(&login, &password)?;
+        let client = connect_once(&server, config.database.connect_timeout).await?;
+        let mut tier = *config.tier(&tenant.tier);
+        tier.statement_timeout = options.timeout.unwrap_or(tier.statement_timeout);
+        let mut bind = bind::statement(tenant.schema(), &tier);
+        if options.read_only {
+            bind += "; SET TRANSACTION READ ONLY";
+        }
+        client.batch_execute(&bind).await.map_err(|source| Error::of_bind(tenant.id, source))?;
+        require_one(&client, &statement.text).await?;
+        let result = read(&client, statement, options.max_rows).await?;
+        client.batch_execute(COMMIT).await.map_err(of_statement)?;
+        Ok(result)
     }
-    let login = config.roles.lane(tenant.lane);
-    let password = config.lanes.secret()?.password(&login);
-    let server = config.database.direct_as(&login, &password)?;
-    let client = connect_once(&server, config.database.connect_timeout).await?;
-    let mut bind = bind::statement(tenant.schema(), &limits(config, tenant, options));
-    if options.read_only {
-        bind += "; SET TRANSACTION READ ONLY";
-    }
-    client.batch_execute(&bind).await.map_err(|source| Error::of_bind(tenant.id, source))?;
-    require_one(&client, &statement.text).await?;
-    let result = read(&client, statement, options.max_rows).await?;
-    client.batch_execute(COMMIT).await.map_err(of_statement)?;
-    Ok(result)
-}
 
-fn limits(config: &Config, tenant: &Tenant, options: &ExecOptions) -> Tier {
-    let free = || config.tiers.get(&config.tenants.default_tier).copied();
-    let tier = config.tiers.get(&tenant.tier).copied().or_else(free);
-    let mut tier = tier.expect("the configuration has its default tier");
-    tier.statement_timeout = options.timeout.unwrap_or(tier.statement_timeout);
-    tier
+    async fn record(&self, tenant: &Tenant) -> Result<(), Error> {
+        let details = json!({
+            "statement_sha256": self.statement.digest(), "read_only": self.options.read_only,
+        });
+        let db = self.admin.connection().await?;
+        audit::record(&**db, self.actor, audit::Action::StatementRun, tenant.id, &details).await
+    }
 }
 
 /// Has the server parse it as one message of the extended protocol, which takes one statement: behind a

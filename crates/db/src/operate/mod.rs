@@ -7,8 +7,6 @@
 mod exec;
 mod shell;
 
-pub use exec::{
-    ExecOptions, ExecResult, OperatorStatement, active_tenants, exec_in_tenant, record_exec,
-};
+pub use exec::{Exec, ExecOptions, ExecResult, OperatorStatement, active_tenants};
 pub use shell::{Shell, close_shell, keep_sweeping_shells, open_shell, sweep_shells};
 pub(crate) use shell::{close_shells_of, end_sessions, leftover_shells, shell_prefix};

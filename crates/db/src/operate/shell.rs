@@ -70,8 +70,7 @@ pub async fn open_shell(
     if row.status != Status::Active {
         return Err(Error::TenantNotServed { tenant, status: row.status });
     }
-    let tier = config.tiers.get(&row.tier).or_else(|| config.tiers.get("free"));
-    let timeout_ms = tier.map_or(0, |tier| tier.statement_timeout.as_millis());
+    let timeout_ms = config.tier(&row.tier).statement_timeout.as_millis();
     let control = admin.roles.control_schema();
     let statement = format!(
         "SELECT {control}.open_tenant_shell('{tenant}', '{id}', $1, {timeout_ms}, {PASSWORD_SECONDS})"

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use tenantry_db::lifecycle::suspend_tenant;
 use tenantry_db::models::tenants::{Status, Tenant, get_tenant};
-use tenantry_db::operate::{
-    ExecOptions, ExecResult, OperatorStatement, active_tenants, exec_in_tenant, record_exec,
-};
+use tenantry_db::operate::{Exec, ExecOptions, ExecResult, OperatorStatement, active_tenants};
 use tenantry_db::{Error, ErrorKind};
 use tenantry_testing::TestDatabase;
 
@@ -23,7 +21,14 @@ async fn exec(
     options: ExecOptions,
 ) -> Result<ExecResult, Error> {
     let statement = OperatorStatement::new(sql)?;
-    exec_in_tenant(&db.config, tenant, &statement, &options).await
+    let exec = Exec {
+        admin: &db.admin,
+        config: &db.config,
+        statement: &statement,
+        options: &options,
+        actor: &db.actor(),
+    };
+    exec.in_tenant(tenant).await
 }
 
 fn said(error: &Error) -> String {
@@ -144,9 +149,10 @@ async fn whoever_is_shut_out_is_shut_out_for_operators_too() {
 async fn what_is_about_to_run_is_recorded_without_its_text() {
     let db = TestDatabase::new().await;
     let (acme, globex) = (db.tenant("acme").await, db.tenant("globex").await);
-    let statement =
-        OperatorStatement::new("SELECT id FROM users WHERE email = 'ann@b.co'").unwrap();
-    record_exec(&db.admin, &[acme.id, globex.id], &statement, &OPTIONS, &db.actor()).await.unwrap();
+    for tenant in [&acme, &globex] {
+        let ann = "SELECT id FROM users WHERE email = 'ann@b.co'";
+        exec(&db, tenant, ann, OPTIONS).await.unwrap();
+    }
     let entries = "SELECT tenant_id || ' ' || actor || ' ' || details::text FROM public.audit_log
                    WHERE action = 'tenant.statement_run' ORDER BY id";
     let entries = texts(&db.superuser().await, entries).await;

@@ -41,23 +41,9 @@ pub enum FindingKind {
 }
 
 impl fmt::Display for FindingKind {
+    /// As in JSON.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::EntryChanged => "entry_changed",
-            Self::EntryDeleted => "entry_deleted",
-            Self::EntriesExchanged => "entries_exchanged",
-            Self::SealsMissing => "seals_missing",
-            Self::SealInserted => "seal_inserted",
-            Self::LogTruncated => "log_truncated",
-            Self::LogRewritten => "log_rewritten",
-            Self::SealRemoved => "seal_removed",
-            Self::UnsealedDeleted => "unsealed_deleted",
-            Self::NotSealed => "not_sealed",
-            Self::AnchorDamaged => "anchor_damaged",
-            Self::AnchorIncomplete => "anchor_incomplete",
-            Self::AnchorUnreadable => "anchor_unreadable",
-            Self::LedgerBroken => "ledger_broken",
-        })
+        self.serialize(f)
     }
 }
 

@@ -19,7 +19,6 @@ use crate::error::{Doing, Error};
 use crate::ids::TenantId;
 use crate::lifecycle::{ErasureError, access};
 use crate::models::tenants;
-use crate::operate::{close_shells_of, end_sessions};
 
 /// Yields how many transactions of lanes were ended.
 pub(super) async fn freeze(session: &mut PurgeSession<'_>) -> Result<u64, Error> {
@@ -27,10 +26,7 @@ pub(super) async fn freeze(session: &mut PurgeSession<'_>) -> Result<u64, Error>
     let (schema, copies) = session.names();
     let tx = session.begin_dropping().await?;
     let row = tenants::lock(&tx, tenant).await?;
-    let mut lanes = access::revoke(&tx, &admin.roles, tenant, None).await?;
-    let shells = close_shells_of(&tx, &admin.roles, tenant).await?;
-    access::require_nobody(&tx, &admin.roles, tenant).await?;
-    end_sessions(&tx, &shells).await?;
+    let mut lanes = access::shut_out(&tx, &admin.roles, tenant).await?.lanes;
     lanes.push(row.lane);
     tx.batch_execute(&format!("SET LOCAL ROLE {}", admin.roles.owner()))
         .await

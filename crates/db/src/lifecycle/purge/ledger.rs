@@ -68,6 +68,16 @@ impl ErasureLedger {
         Ok(chain.entries)
     }
 
+    /// An entry by its number, with the SHA-256 of its line.
+    ///
+    /// # Errors
+    /// As [`entries`](Self::entries).
+    pub(super) fn find(&self, sequence: i64) -> Result<Option<(ErasureEntry, Recorded)>, Error> {
+        let chain: Chain<ErasureEntry> = self.file.read().map_err(ErasureError::from)?;
+        let Ok(index) = usize::try_from(sequence.saturating_sub(1)) else { return Ok(None) };
+        Ok(chain.entries.get(index).cloned().zip(chain.recorded(index)))
+    }
+
     /// Looks whether it is whole and holds what the database knows of, and changes nothing.
     ///
     /// # Errors

@@ -300,14 +300,20 @@ async fn a_canary_is_found_nowhere_afterwards() {
     assert_gone(&db, &superuser, &acme).await;
 }
 
-/// What an older transaction may still see is written to the new files, too.
-#[tokio::test]
-async fn an_older_transaction_keeps_the_statistics_from_being_called_gone() {
+/// Where nobody is waited for for long.
+async fn impatient() -> Alone {
     let mut db = Alone::new().await;
     let layers =
         db.servers().layers(db.name(), "shared").flag("test", "lanes.settle_timeout", "300ms");
     db.config = Config::from_layers(layers).unwrap();
     db.admin = tenantry_db::AdminDb::new(&db.config).unwrap();
+    db
+}
+
+/// What an older transaction may still see is written to the new files, too.
+#[tokio::test]
+async fn an_older_transaction_keeps_the_statistics_from_being_called_gone() {
+    let db = impatient().await;
     let superuser = db.superuser().await;
     let acme = db.tenant("acme").await;
     superuser
@@ -343,11 +349,7 @@ async fn an_older_transaction_keeps_the_statistics_from_being_called_gone() {
 /// Also one that writes in another database of the server: whoever looks counts it as running.
 #[tokio::test]
 async fn a_writer_in_another_database_keeps_them_too() {
-    let mut db = Alone::new().await;
-    let layers =
-        db.servers().layers(db.name(), "shared").flag("test", "lanes.settle_timeout", "300ms");
-    db.config = Config::from_layers(layers).unwrap();
-    db.admin = tenantry_db::AdminDb::new(&db.config).unwrap();
+    let db = impatient().await;
     let superuser = db.superuser().await;
     let elsewhere = TestDatabase::on(db.servers().clone()).await.superuser().await;
     elsewhere.batch_execute("BEGIN; CREATE TABLE public.long (a int)").await.unwrap();

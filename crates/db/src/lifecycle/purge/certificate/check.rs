@@ -3,7 +3,6 @@
 use data_encoding::HEXLOWER;
 use serde::Serialize;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use super::document;
 use crate::direct::ReaderDb;
@@ -68,27 +67,20 @@ fn itself(document: &Value, digest: &str) -> FiledCheck {
     found("document", false, "it was changed: its SHA-256 is another one")
 }
 
-/// The hash of an entry stands in the one after it; that of the last one is computed.
 fn in_ledger(
     document: &Value,
     tenant: TenantId,
     ledger: &ErasureLedger,
 ) -> Result<FiledCheck, Error> {
     let (Some(sequence), Some(sha256)) =
-        (document["ledger"]["sequence"].as_u64(), document["ledger"]["sha256"].as_str())
+        (document["ledger"]["sequence"].as_i64(), document["ledger"]["sha256"].as_str())
     else {
         return Ok(found("ledger", false, "the certificate names no entry"));
     };
-    let entries = ledger.entries()?;
-    let index = usize::try_from(sequence).unwrap_or(usize::MAX).wrapping_sub(1);
-    let Some(entry) = entries.get(index) else {
+    let Some((entry, recorded)) = ledger.find(sequence)? else {
         return Ok(found("ledger", false, format!("it has no entry {sequence}")));
     };
-    let hash = entries.get(index + 1).map_or_else(
-        || HEXLOWER.encode(&Sha256::digest(serde_json::to_vec(entry).unwrap_or_default())),
-        |next| next.previous.clone(),
-    );
-    Ok(match (entry.tenant_id == tenant, hash == sha256) {
+    Ok(match (entry.tenant_id == tenant, HEXLOWER.encode(&recorded.hash) == sha256) {
         (true, true) => {
             found("ledger", true, format!("entry {sequence} names this tenant, with this hash"))
         }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::super::verify::{Parameter, Place};
+use super::super::verify::Looked;
 use crate::ids::TenantId;
 use crate::models::purges::Ground;
 
@@ -73,7 +73,7 @@ pub(super) struct Facts {
     pub(super) tenant: Lifetime,
     pub(super) purge: Purge,
     pub(super) ledger: Option<LedgerEntry>,
-    pub(super) verification: Verification,
+    pub(super) verification: Looked,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -112,15 +112,6 @@ pub(super) struct Purge {
 pub(super) struct LedgerEntry {
     pub(super) sequence: i64,
     pub(super) sha256: String,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Verification {
-    pub(super) parameters: Vec<Parameter>,
-    pub(super) places: Vec<Place>,
-    pub(super) unread: Vec<String>,
-    pub(super) kept: Vec<String>,
-    pub(super) statements: i64,
 }
 
 /// What is looked at until all of it was seen.

@@ -7,8 +7,7 @@ use uuid::Uuid;
 
 use super::super::verify::Looked;
 use super::document::{
-    BackupsHold, Facts, Installation, LedgerEntry, Lifetime, Purge, Seen, Software, Verification,
-    digest,
+    BackupsHold, Facts, Installation, LedgerEntry, Lifetime, Purge, Seen, Software, digest,
 };
 use crate::direct::AdminDb;
 use crate::error::{Doing, Error};
@@ -81,13 +80,7 @@ fn facts(
             sequence,
             sha256: data_encoding::HEXLOWER.encode(&hash),
         }),
-        verification: Verification {
-            parameters: looked.parameters,
-            places: looked.places,
-            unread: looked.unread,
-            kept: looked.kept,
-            statements: looked.statements,
-        },
+        verification: looked,
     })
 }
 

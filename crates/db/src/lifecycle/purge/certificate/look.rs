@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_postgres::{GenericClient, Transaction};
 
-use super::super::verify;
+use super::super::verify::{self, Looked};
 use super::document::{self, BackupsHold, CertificateStatus, Seen};
 use super::{Certificate, issue, replicas, require_purged};
 use crate::direct::{AdminDb, begin};
@@ -131,7 +131,7 @@ async fn verify_again(
     admin: &AdminDb,
     tenant: TenantId,
     row: &CertificateRow,
-) -> Result<Option<Value>, Error> {
+) -> Result<Option<Looked>, Error> {
     let before = &row.document["verification"];
     let unread = before["unread"].as_array().is_some_and(|unread| !unread.is_empty());
     if !unread && before["statements"].as_i64().unwrap_or_default() == 0 {
@@ -139,10 +139,7 @@ async fn verify_again(
     }
     let looked = verify::look(tx, admin, tenant, None).await?;
     looked.require_nothing(tenant)?;
-    Ok(Some(json!({
-        "parameters": looked.parameters, "places": looked.places, "unread": looked.unread,
-        "kept": looked.kept, "statements": looked.statements,
-    })))
+    Ok(Some(looked))
 }
 
 async fn store(
@@ -150,13 +147,13 @@ async fn store(
     tenant: TenantId,
     row: CertificateRow,
     seen: &Seen,
-    verified: Option<Value>,
+    verified: Option<Looked>,
     actor: &Actor,
 ) -> Result<Certificate, Error> {
     let before = data_encoding::HEXLOWER.encode(&row.sha256);
     let mut document = row.document;
     if let Some(verified) = verified {
-        document["verification"] = verified;
+        document["verification"] = serde_json::to_value(verified).unwrap_or_default();
     }
     let document = document::complete(document, seen, BackupsHold::Unknown, Some(&before));
     let sha256 = document::digest(&document);

@@ -48,8 +48,8 @@ pub struct Parameter {
     pub count: usize,
 }
 
-/// What a look found.
-#[derive(Debug, Clone, Default)]
+/// What a look found, as the certificate says it.
+#[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Looked {
     pub(super) parameters: Vec<Parameter>,
     pub(super) places: Vec<Place>,
