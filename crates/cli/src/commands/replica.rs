@@ -35,9 +35,21 @@ fn text(views: &[ReplicaView]) -> String {
     output::table(&heading, &views.iter().map(row).collect::<Vec<_>>())
 }
 
+/// One look shows that a replica is behind, but not for how long: no longer than its newest commit is old.
+fn lag(view: &ReplicaView) -> String {
+    match (view.lag_ms, view.lag_at_most_ms) {
+        (Some(0), _) => seconds(0),
+        (_, Some(at_most)) => format!("<= {}", seconds(at_most)),
+        (_, None) => "-".to_owned(),
+    }
+}
+
+fn seconds(ms: u64) -> String {
+    format!("{:.1} s", ms as f64 / 1000.0)
+}
+
 fn row(view: &ReplicaView) -> Vec<String> {
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
-    let seconds = |ms: Option<u64>| or_dash(ms.map(|ms| format!("{:.1} s", ms as f64 / 1000.0)));
     let kib = |bytes: u64| format!("{} KiB", bytes.div_ceil(1024));
     let mut why: Vec<&str> = view.reasons.iter().map(|reason| reason.in_words()).collect();
     why.extend(view.problem.as_deref());
@@ -49,9 +61,9 @@ fn row(view: &ReplicaView) -> Vec<String> {
             State::Unknown => "unknown",
         }
         .to_owned(),
-        seconds(view.lag_ms),
+        lag(view),
         or_dash(view.behind_bytes.map(kib)),
-        seconds(view.heartbeat_age_ms),
+        or_dash(view.heartbeat_age_ms.map(seconds)),
         or_dash(view.timeline.map(|timeline| timeline.to_string())),
         why.join("; "),
     ]

@@ -10,6 +10,7 @@ mod purges;
 mod ready_pool;
 mod roles;
 mod shells;
+mod slots;
 
 use serde::Serialize;
 

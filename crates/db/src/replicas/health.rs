@@ -18,7 +18,7 @@ use crate::config;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// It does not answer in time.
+    /// It does not answer, or not in time.
     Unreachable,
     /// The reader may not ask it: `tenantry init` has not run since the last upgrade.
     NotPermitted,
@@ -93,7 +93,7 @@ impl Reason {
     /// For people, after the replica's name.
     pub fn in_words(self) -> &'static str {
         match self {
-            Self::Unreachable => "does not answer in time",
+            Self::Unreachable => "does not answer",
             Self::NotPermitted => {
                 "can't be asked about its health by the reader: run `tenantry init`"
             }
@@ -108,7 +108,7 @@ impl Reason {
             Self::BehindInWal => "is too far behind the primary in WAL",
             Self::OldHeartbeat => "shows an old heartbeat",
             Self::NoHeartbeat => "shows no heartbeat",
-            Self::NoWay => "does not answer in time by way of PgBouncer",
+            Self::NoWay => "does not answer by way of PgBouncer",
             Self::OtherServer => {
                 "is not the server that `database.replica_direct_urls` names in the same place"
             }
@@ -167,6 +167,8 @@ pub(crate) struct Facts {
     pub(crate) receiver: Option<Receiver>,
     /// When its heartbeat was written, by the primary's clock, in microseconds since 1970.
     pub(crate) beat_at_micros: Option<i64>,
+    /// When the last transaction that it has replayed was committed, by the primary's clock. None on a fresh one.
+    pub(crate) committed_at_micros: Option<i64>,
 }
 
 /// Its connection to the primary.

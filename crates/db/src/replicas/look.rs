@@ -19,6 +19,8 @@ pub(crate) fn question(roles: &RolePrefix) -> String {
                 CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() <> 'not paused'
                      ELSE false END AS paused,
                 r.status, r.timeline, r.primary_end, r.silence_ms,
+                (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000000)::bigint
+                    AS committed_at,
                 (SELECT (extract(epoch FROM beat_at) * 1000000)::bigint FROM public.heartbeat) AS beat_at
            FROM {}.wal_receiver() r",
         roles.control_schema()
@@ -62,6 +64,7 @@ fn facts(row: &Row) -> Result<Facts, tokio_postgres::Error> {
         replayed: row.try_get("replayed")?,
         receiver,
         beat_at_micros: row.try_get("beat_at")?,
+        committed_at_micros: row.try_get("committed_at")?,
     })
 }
 

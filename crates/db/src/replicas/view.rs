@@ -1,6 +1,7 @@
 //! What is known of a replica, for people and metrics.
 
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -17,14 +18,15 @@ pub(crate) struct LastLook {
     replayed: Option<String>,
     timeline: Option<u32>,
     lag_ms: Option<u64>,
+    lag_at_most_ms: Option<u64>,
     behind_bytes: Option<u64>,
     silence_ms: Option<u64>,
     heartbeat_age_ms: Option<u64>,
 }
 
 impl LastLook {
-    pub(super) fn new(look: &Look, problem: Option<String>) -> Self {
-        let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).ok();
+    pub(super) fn new(look: &Look, lag_at_most: Option<Duration>, problem: Option<String>) -> Self {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).ok();
         let facts = look.facts.as_ref().ok();
         let receiver = facts.and_then(|facts| facts.receiver.as_ref());
         Self {
@@ -32,6 +34,7 @@ impl LastLook {
             replayed: facts.and_then(|facts| facts.replayed).map(|lsn| lsn.to_string()),
             timeline: receiver.and_then(|receiver| receiver.timeline),
             lag_ms: look.lag.time.and_then(ms),
+            lag_at_most_ms: lag_at_most.and_then(ms),
             behind_bytes: look.lag.bytes,
             silence_ms: receiver.and_then(|receiver| receiver.silence).and_then(ms),
             heartbeat_age_ms: look.heartbeat_age.and_then(ms),
@@ -50,8 +53,10 @@ pub struct ReplicaView {
     pub reasons: Vec<Reason>,
     /// In which words it refused to answer.
     pub problem: Option<String>,
-    /// How far behind the primary it is in time.
+    /// How far behind the primary it is in time, as far back as this process has known the primary.
     pub lag_ms: Option<u64>,
+    /// How far behind the primary it can be in time: since the newest commit that it shows.
+    pub lag_at_most_ms: Option<u64>,
     /// How far behind the primary it is in WAL.
     pub behind_bytes: Option<u64>,
     /// How long the primary has sent it nothing.
@@ -63,8 +68,10 @@ pub struct ReplicaView {
     /// The timeline that it follows.
     pub timeline: Option<u32>,
     /// Reads under way there, from this process.
+    #[serde(skip)]
     pub under_way: usize,
     /// Reads that it has answered, for this process.
+    #[serde(skip)]
     pub reads: u64,
 }
 
@@ -78,6 +85,7 @@ impl ReplicaView {
             reasons: seen.health.reasons,
             problem: last.problem,
             lag_ms: last.lag_ms,
+            lag_at_most_ms: last.lag_at_most_ms,
             behind_bytes: last.behind_bytes,
             silence_ms: last.silence_ms,
             heartbeat_age_ms: last.heartbeat_age_ms,
@@ -89,8 +97,9 @@ impl ReplicaView {
     }
 }
 
-/// Looks at each replica once, beside the primary. A running service remembers more than one look, so it
-/// may still read from one that is found bad here, or not yet from a good one.
+/// Looks at each replica once, beside the primary. A running service remembers more than one look: it
+/// knows for how long a replica has been behind, may still read from one that is found bad here, or not yet
+/// from a good one.
 ///
 /// # Errors
 /// [`Error::Config`] for a missing setting. Servers that do not answer are no error.
@@ -99,7 +108,7 @@ pub async fn inspect(config: &Config) -> Result<Vec<ReplicaView>, Error> {
     let reader = ReaderDb::new(config)?;
     let limits = replicas.limits();
     let patience = limits.poll_timeout;
-    let asked = std::time::Instant::now();
+    let asked = Instant::now();
     let primary = tokio::time::timeout(patience, async {
         look::primary(&reader.single_session().await?).await
     });

@@ -66,8 +66,8 @@ async fn forever(replicas: &Replicas, replica: &Replica) {
     let mut sessions = Sessions::default();
     loop {
         let answer = ask(replica, &replicas.question, limits, &mut sessions).await;
-        if note(replicas, replica, answer) {
-            say(replica);
+        if let Some(before) = note(replicas, replica, answer) {
+            say(replica, before);
         }
         tokio::select! {
             () = replica.suspect.notified() => tokio::time::sleep(SOON.min(limits.poll_every)).await,
@@ -115,7 +115,7 @@ pub(super) async fn ask(
             Ok(answer) => {
                 answer.map_err(|(reason, error)| (reason, crate::background::causes(&error)))
             }
-            Err(_) => Err((Reason::Unreachable, "it does not answer in time".to_owned())),
+            Err(_) => Err((Reason::Unreachable, format!("no answer within {patience:?}"))),
         }
     };
     join(facts, way(replica, limits, pooled, reads)).await
@@ -158,13 +158,13 @@ async fn way(
     }
 }
 
-/// Takes in what a look found, and yields whether the state of the replica changed.
-pub(super) fn note(replicas: &Replicas, replica: &Replica, (answer, way): Answer) -> bool {
+/// Takes in what a look found, and yields the replica's state before if that changed.
+pub(super) fn note(replicas: &Replicas, replica: &Replica, (answer, way): Answer) -> Option<State> {
     let limits = replicas.limits();
     let problem = answer.as_ref().err().map(|(_, problem)| problem.clone());
     let facts = answer.map_err(|(reason, _)| reason);
     let now = Instant::now();
-    let look = {
+    let (look, lag_at_most) = {
         let track = replicas.track();
         let known = facts.as_ref().ok();
         let replayed = known.and_then(|facts| facts.replayed);
@@ -173,28 +173,35 @@ pub(super) fn note(replicas: &Replicas, replica: &Replica, (answer, way): Answer
         if let Some(replayed) = replayed {
             replica.note_replayed(replayed.into());
         }
-        Look {
-            lag: track.lag(now, replayed, heard),
-            heartbeat_age: beat_at.and_then(|at| track.age(now, at)),
-            primary_timeline: track.timeline(),
-            facts,
-            way,
-        }
+        let lag = track.lag(now, replayed, heard);
+        let newest = known.and_then(|facts| facts.committed_at_micros).max(beat_at);
+        let lag_at_most = match lag.time {
+            Some(Duration::ZERO) => lag.time,
+            Some(_) | None => newest.and_then(|at| track.age(now, at)),
+        };
+        let heartbeat_age = beat_at.and_then(|at| track.age(now, at));
+        let primary_timeline = track.timeline();
+        (Look { lag, heartbeat_age, primary_timeline, facts, way }, lag_at_most)
     };
-    let mut changed = false;
+    let mut before = None;
     replica.seen.send_modify(|seen| {
         let reasons = judge(&look, limits, seen.health.is_returning());
-        changed = seen.health.observe(reasons, limits);
-        seen.last = Some(LastLook::new(&look, problem));
+        let state = seen.health.state;
+        before = seen.health.observe(reasons, limits).then_some(state);
+        seen.last = Some(LastLook::new(&look, lag_at_most, problem));
     });
-    changed
+    before
 }
 
-fn say(replica: &Replica) {
+fn say(replica: &Replica, before: State) {
     let health = replica.seen.borrow().health.clone();
     let reasons: Vec<&str> = health.reasons.iter().map(|reason| reason.in_words()).collect();
     let (name, reasons) = (&replica.name, reasons.join(", "));
     match health.state {
+        // Whoever was warned that it is not wants to hear of the end as well.
+        State::Healthy if before == State::Unhealthy => {
+            tracing::warn!(replica = name, "replica {name} is read from again");
+        }
         State::Healthy => tracing::info!(replica = name, "replica {name} is read from"),
         State::Unhealthy | State::Unknown => {
             tracing::warn!(

@@ -28,6 +28,7 @@ fn fine() -> Look {
         replayed: Some(PgLsn::from(100)),
         receiver: Some(receiver),
         beat_at_micros: Some(0),
+        committed_at_micros: Some(0),
     };
     Look {
         facts: Ok(facts),

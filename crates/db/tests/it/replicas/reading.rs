@@ -180,12 +180,13 @@ async fn nobody_goes_back_in_time_between_two_replicas() {
     for name in ["acme", "globex", "initech"] {
         ids.push(rig.tenant(name).await);
     }
-    // What a dead replica does not answer is given up soon.
-    let layers = rig.patient().flag("test", "replicas.poll_timeout", "2s").flag(
-        "test",
-        "tiers.free.statement_timeout",
-        "1s",
-    );
+    // What a dead replica does not answer is given up soon; and one bad look is enough, since after it reads go
+    // elsewhere and nothing would ask for a second one.
+    let layers = rig
+        .patient()
+        .flag("test", "replicas.poll_timeout", "2s")
+        .flag("test", "replicas.fall", 1)
+        .flag("test", "tiers.free.statement_timeout", "1s");
     let process = Process::start(layers);
     process.until_all(State::Healthy).await;
     let (acme, globex, initech) =

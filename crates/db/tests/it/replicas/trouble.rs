@@ -276,3 +276,23 @@ async fn the_heart_beats_once_for_all_and_reaches_the_replicas() {
     primary.batch_execute(&old.replace("- interval", "+ interval")).await.unwrap();
     assert!(beat(&rig.db.admin).await.unwrap());
 }
+
+#[tokio::test]
+#[ignore = "takes minutes: part of `script/test --full`"]
+async fn minutes_without_anybody_writing_are_no_reason_to_leave_a_replica() {
+    let (rig, process, acme) = rig_and_process(1).await;
+    let admin = rig.db.admin.clone();
+    let heart = tokio::spawn(async move {
+        loop {
+            beat(&admin).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    });
+    let end = std::time::Instant::now() + Duration::from_secs(200);
+    while std::time::Instant::now() < end {
+        assert_eq!(process.health(), ["healthy"]);
+        assert_eq!(find(&acme.read(), "nobody").await, (false, ServedBy::Replica));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    heart.abort();
+}
