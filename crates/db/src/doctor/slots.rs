@@ -45,6 +45,6 @@ pub(super) async fn check(db: &tokio_postgres::Client) -> Result<Check, Error> {
             "docs/guides/adding-a-replica.md has the settings",
         )
     } else {
-        Check::ok(NAME, format!("{} slots, each in use", rows.len()))
+        Check::ok(NAME, format!("replication slots in use: {}", rows.len()))
     })
 }

@@ -283,11 +283,12 @@ pub(crate) struct Health {
     /// Bad looks in a row, or good ones.
     bad: u16,
     good: u16,
+    looked: bool,
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self { state: State::Unknown, reasons: Vec::new(), bad: 0, good: 0 }
+        Self { state: State::Unknown, reasons: Vec::new(), bad: 0, good: 0, looked: false }
     }
 }
 
@@ -303,17 +304,17 @@ impl Health {
         if reasons.is_empty() {
             (self.bad, self.good) = (0, self.good.saturating_add(1));
             // A first look that finds all well is enough: the service has just started.
-            if before == State::Unknown || self.good >= limits.rise {
+            if !self.looked || self.good >= limits.rise {
                 self.state = State::Healthy;
             }
         } else {
             (self.bad, self.good) = (self.bad.saturating_add(1), 0);
             let certain = reasons.iter().any(|reason| reason.is_certain());
-            if before == State::Unknown || certain || self.bad >= limits.fall {
+            if certain || self.bad >= limits.fall {
                 self.state = State::Unhealthy;
             }
         }
-        self.reasons = reasons;
+        (self.reasons, self.looked) = (reasons, true);
         self.state != before
     }
 }

@@ -104,7 +104,9 @@ impl ReplicaView {
 /// # Errors
 /// [`Error::Config`] for a missing setting. Servers that do not answer are no error.
 pub async fn inspect(config: &Config) -> Result<Vec<ReplicaView>, Error> {
-    let replicas = Replicas::new(config)?;
+    let mut hasty = config.clone();
+    hasty.replicas.fall = 1;
+    let replicas = Replicas::new(&hasty)?;
     let reader = ReaderDb::new(config)?;
     let limits = replicas.limits();
     let patience = limits.poll_timeout;

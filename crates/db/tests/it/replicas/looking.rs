@@ -51,7 +51,7 @@ async fn a_slot_that_is_unused_or_lost_is_named_and_its_replica_is_left_until_it
     let id = rig.tenant("acme").await;
     let process = rig.process().await;
     let acme = process.tenant(id).await;
-    assert_eq!(replication(&rig).await, (Outcome::Ok, "1 slots, each in use".to_owned()));
+    assert_eq!(replication(&rig).await, (Outcome::Ok, "replication slots in use: 1".to_owned()));
 
     rig.stack.stop_server(Server::Replica(1)).await.unwrap();
     process.until_health(1, "unhealthy unreachable").await;
