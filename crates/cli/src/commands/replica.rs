@@ -35,15 +35,6 @@ fn text(views: &[ReplicaView]) -> String {
     output::table(&heading, &views.iter().map(row).collect::<Vec<_>>())
 }
 
-/// One look shows that a replica is behind, but not for how long: no longer than its newest commit is old.
-fn lag(view: &ReplicaView) -> String {
-    match (view.lag_ms, view.lag_at_most_ms) {
-        (Some(0), _) => seconds(0),
-        (_, Some(at_most)) => format!("<= {}", seconds(at_most)),
-        (_, None) => "-".to_owned(),
-    }
-}
-
 fn seconds(ms: u64) -> String {
     format!("{:.1} s", ms as f64 / 1000.0)
 }
@@ -61,7 +52,7 @@ fn row(view: &ReplicaView) -> Vec<String> {
             State::Unknown => "unknown",
         }
         .to_owned(),
-        lag(view),
+        or_dash(view.lag_ms.map(seconds)),
         or_dash(view.behind_bytes.map(kib)),
         or_dash(view.heartbeat_age_ms.map(seconds)),
         or_dash(view.timeline.map(|timeline| timeline.to_string())),

@@ -36,7 +36,8 @@ pub(super) async fn check(db: &tokio_postgres::Client) -> Result<Check, Error> {
         Check::warning(
             NAME,
             format!("nobody uses these slots, and they keep WAL: {unused}"),
-            "start the replica, or drop its slot with `pg_drop_replication_slot`",
+            "start the replica; or, if it is gone for good, run `SELECT pg_drop_replication_slot('…')` on the \
+             primary as a superuser",
         )
     } else if unlimited {
         Check::warning(

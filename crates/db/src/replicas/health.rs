@@ -46,6 +46,8 @@ pub enum Reason {
     OtherServer,
     /// Tenants' reads broke off there, several in a row.
     ReadsFail,
+    /// Nothing speaks against it any more, but not for long enough yet.
+    Returning,
 }
 
 impl Reason {
@@ -66,6 +68,7 @@ impl Reason {
             Self::NoWay,
             Self::OtherServer,
             Self::ReadsFail,
+            Self::Returning,
         ]
         .into_iter()
     }
@@ -87,6 +90,7 @@ impl Reason {
             Self::NoWay => "no_way",
             Self::OtherServer => "other_server",
             Self::ReadsFail => "reads_fail",
+            Self::Returning => "returning",
         }
     }
 
@@ -113,6 +117,7 @@ impl Reason {
                 "is not the server that `database.replica_direct_urls` names in the same place"
             }
             Self::ReadsFail => "breaks off tenants' reads",
+            Self::Returning => "was ill a moment ago",
         }
     }
 
@@ -132,7 +137,8 @@ impl Reason {
             | Self::BehindInTime
             | Self::BehindInWal
             | Self::OldHeartbeat
-            | Self::NoHeartbeat => false,
+            | Self::NoHeartbeat
+            | Self::Returning => false,
         }
     }
 
@@ -149,7 +155,8 @@ impl Reason {
             | Self::OldHeartbeat
             | Self::NoHeartbeat
             | Self::OtherServer
-            | Self::ReadsFail => false,
+            | Self::ReadsFail
+            | Self::Returning => false,
         }
     }
 }
@@ -314,7 +321,11 @@ impl Health {
                 self.state = State::Unhealthy;
             }
         }
-        (self.reasons, self.looked) = (reasons, true);
+        self.looked = true;
+        self.reasons = match self.state {
+            State::Unhealthy if reasons.is_empty() => vec![Reason::Returning],
+            State::Unknown | State::Healthy | State::Unhealthy => reasons,
+        };
         self.state != before
     }
 }

@@ -10,9 +10,19 @@ use tokio_postgres::types::PgLsn;
 /// How far behind a replica is; what is not known is `None`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Lag {
-    /// The primary had written nothing more than the replica shows that long ago.
+    /// The primary had written nothing more than the replica shows that long ago; it is so late at most.
     pub(crate) time: Option<Duration>,
     pub(crate) bytes: Option<u64>,
+}
+
+/// What a replica shows.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Shown {
+    pub(crate) replayed: Option<PgLsn>,
+    /// What the primary told the replica itself, for when it does not answer us.
+    pub(crate) heard: Option<PgLsn>,
+    /// How old the newest commit is that it has replayed.
+    pub(crate) commit_age: Option<Duration>,
 }
 
 /// What the primary said of itself.
@@ -69,20 +79,20 @@ impl Track {
         self.timeline
     }
 
-    /// How far behind whoever has replayed up to `replayed` is. `heard` is what the primary told the
-    /// replica itself, for when it does not answer us.
-    pub(crate) fn lag(&self, now: Instant, replayed: Option<PgLsn>, heard: Option<PgLsn>) -> Lag {
+    /// How far behind a replica is that shows this. Who is behind all that is known here is as late as the
+    /// newest commit that it shows is old, though the primary may have rested since.
+    pub(crate) fn lag(&self, now: Instant, shown: Shown) -> Lag {
+        let Shown { replayed, heard, commit_age } = shown;
         let Some(replayed) = replayed else { return Lag::default() };
         let last = self.positions.back().map(|seen| seen.position);
         let bytes = last.max(heard).map(|end| u64::from(end).saturating_sub(u64::from(replayed)));
         let time = match last {
             Some(last) if last <= replayed => Some(Duration::ZERO),
             Some(_) => {
-                let shown = self.positions.iter().rev().find(|seen| seen.position <= replayed);
-                let since = shown.map(|seen| seen.last);
-                // Older than all that is known here: at least as late as the first of it is old.
-                let since = since.or_else(|| self.positions.front().map(|seen| seen.first));
-                since.map(|since| now.saturating_duration_since(since))
+                let age = |since: Instant| now.saturating_duration_since(since);
+                let passed = self.positions.iter().rev().find(|seen| seen.position <= replayed);
+                let known = passed.map(|seen| age(seen.last));
+                known.or_else(|| commit_age.max(self.positions.front().map(|seen| age(seen.first))))
             }
             None => None,
         };
@@ -106,7 +116,8 @@ mod tests {
     }
 
     fn lag(track: &Track, now: Instant, replayed: u64) -> (Option<u64>, Option<u64>) {
-        let lag = track.lag(now, Some(replayed.into()), None);
+        let shown = Shown { replayed: Some(replayed.into()), ..Shown::default() };
+        let lag = track.lag(now, shown);
         (lag.time.map(|time| time.as_secs()), lag.bytes)
     }
 
@@ -123,9 +134,25 @@ mod tests {
         assert_eq!(lag(&track, at(3), 500), (Some(0), Some(0)), "it may be ahead of the last look");
         assert_eq!(lag(&track, at(4), 250), (Some(3), Some(150)), "it shows what was at second 1");
         assert_eq!(lag(&track, at(4), 50), (Some(4), Some(350)), "at least");
-        assert_eq!(track.lag(at(4), None, None), Lag::default());
-        let heard = track.lag(at(4), Some(250.into()), Some(1000.into()));
-        assert_eq!(heard.bytes, Some(750));
+        assert_eq!(track.lag(at(4), Shown::default()), Lag::default());
+        let replayed = Some(250.into());
+        let heard = Shown { replayed, heard: Some(1000.into()), ..Shown::default() };
+        assert_eq!(track.lag(at(4), heard).bytes, Some(750));
+    }
+
+    #[test]
+    fn who_is_behind_all_that_is_known_is_as_late_as_its_newest_commit() {
+        let (start, age) = (Instant::now(), Some(Duration::from_secs(60)));
+        let mut track = Track::default();
+        track.note(start, facts(100, 1));
+        let time = |replayed: u64, commit_age| {
+            track
+                .lag(start, Shown { replayed: Some(replayed.into()), heard: None, commit_age })
+                .time
+        };
+        assert_eq!(time(50, age), age);
+        assert_eq!(time(50, None), Some(Duration::ZERO));
+        assert_eq!(time(100, age), Some(Duration::ZERO), "it has all there is");
     }
 
     #[test]

@@ -18,14 +18,13 @@ pub(crate) struct LastLook {
     replayed: Option<String>,
     timeline: Option<u32>,
     lag_ms: Option<u64>,
-    lag_at_most_ms: Option<u64>,
     behind_bytes: Option<u64>,
     silence_ms: Option<u64>,
     heartbeat_age_ms: Option<u64>,
 }
 
 impl LastLook {
-    pub(super) fn new(look: &Look, lag_at_most: Option<Duration>, problem: Option<String>) -> Self {
+    pub(super) fn new(look: &Look, problem: Option<String>) -> Self {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).ok();
         let facts = look.facts.as_ref().ok();
         let receiver = facts.and_then(|facts| facts.receiver.as_ref());
@@ -34,7 +33,6 @@ impl LastLook {
             replayed: facts.and_then(|facts| facts.replayed).map(|lsn| lsn.to_string()),
             timeline: receiver.and_then(|receiver| receiver.timeline),
             lag_ms: look.lag.time.and_then(ms),
-            lag_at_most_ms: lag_at_most.and_then(ms),
             behind_bytes: look.lag.bytes,
             silence_ms: receiver.and_then(|receiver| receiver.silence).and_then(ms),
             heartbeat_age_ms: look.heartbeat_age.and_then(ms),
@@ -53,10 +51,8 @@ pub struct ReplicaView {
     pub reasons: Vec<Reason>,
     /// In which words it refused to answer.
     pub problem: Option<String>,
-    /// How far behind the primary it is in time, as far back as this process has known the primary.
+    /// How far behind the primary it is in time, at most.
     pub lag_ms: Option<u64>,
-    /// How far behind the primary it can be in time: since the newest commit that it shows.
-    pub lag_at_most_ms: Option<u64>,
     /// How far behind the primary it is in WAL.
     pub behind_bytes: Option<u64>,
     /// How long the primary has sent it nothing.
@@ -85,7 +81,6 @@ impl ReplicaView {
             reasons: seen.health.reasons,
             problem: last.problem,
             lag_ms: last.lag_ms,
-            lag_at_most_ms: last.lag_at_most_ms,
             behind_bytes: last.behind_bytes,
             silence_ms: last.silence_ms,
             heartbeat_age_ms: last.heartbeat_age_ms,
@@ -97,30 +92,41 @@ impl ReplicaView {
     }
 }
 
-/// Looks at each replica once, beside the primary. A running service remembers more than one look: it
-/// knows for how long a replica has been behind, may still read from one that is found bad here, or not yet
-/// from a good one.
+/// How long [`inspect`] lets a replica catch up that is behind at its first look.
+const CATCH_UP: Duration = Duration::from_secs(1);
+
+/// Looks at each replica, beside the primary; if one is behind, once more a second later, since a replica in
+/// good order has by then what was the newest before. A running service remembers more looks, so it may still
+/// read from one that is found bad here, or not yet from a good one.
 ///
 /// # Errors
 /// [`Error::Config`] for a missing setting. Servers that do not answer are no error.
 pub async fn inspect(config: &Config) -> Result<Vec<ReplicaView>, Error> {
     let mut hasty = config.clone();
-    hasty.replicas.fall = 1;
+    (hasty.replicas.fall, hasty.replicas.rise) = (1, 1);
     let replicas = Replicas::new(&hasty)?;
     let reader = ReaderDb::new(config)?;
+    look_once(&replicas, &reader).await;
+    if replicas.views().iter().any(|view| view.behind_bytes > Some(0)) {
+        tokio::time::sleep(CATCH_UP).await;
+        look_once(&replicas, &reader).await;
+    }
+    Ok(replicas.views())
+}
+
+async fn look_once(replicas: &Replicas, reader: &ReaderDb) {
     let limits = replicas.limits();
-    let patience = limits.poll_timeout;
     let asked = Instant::now();
-    let primary = tokio::time::timeout(patience, async {
+    let primary = tokio::time::timeout(limits.poll_timeout, async {
         look::primary(&reader.single_session().await?).await
     });
     if let Ok(Ok(facts)) = primary.await {
         replicas.track().note(asked, facts);
     }
-    for replica in &replicas.replicas {
+    let looks = replicas.replicas.iter().map(async |replica| {
         let mut sessions = watch::Sessions::default();
         let answer = watch::ask(replica, &replicas.question, limits, &mut sessions).await;
-        watch::note(&replicas, replica, answer);
-    }
-    Ok(replicas.views())
+        watch::note(replicas, replica, answer);
+    });
+    futures_util::future::join_all(looks).await;
 }

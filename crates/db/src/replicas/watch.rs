@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::{join, join_all};
 use tokio_postgres::Client;
 
-use super::health::{Facts, Look, Reason, State, Way, judge};
+use super::health::{Facts, Health, Look, Reason, State, Way, judge};
+use super::track::Shown;
 use super::view::LastLook;
 use super::{Replica, Replicas, look};
 use crate::config;
@@ -164,51 +165,50 @@ pub(super) fn note(replicas: &Replicas, replica: &Replica, (answer, way): Answer
     let problem = answer.as_ref().err().map(|(_, problem)| problem.clone());
     let facts = answer.map_err(|(reason, _)| reason);
     let now = Instant::now();
-    let (look, lag_at_most) = {
+    let look = {
         let track = replicas.track();
         let known = facts.as_ref().ok();
         let replayed = known.and_then(|facts| facts.replayed);
-        let heard = known.and_then(|facts| facts.receiver.as_ref()?.primary_end);
-        let beat_at = known.and_then(|facts| facts.beat_at_micros);
         if let Some(replayed) = replayed {
             replica.note_replayed(replayed.into());
         }
-        let lag = track.lag(now, replayed, heard);
-        let newest = known.and_then(|facts| facts.committed_at_micros).max(beat_at);
-        let lag_at_most = match lag.time {
-            Some(Duration::ZERO) => lag.time,
-            Some(_) | None => newest.and_then(|at| track.age(now, at)),
+        let age = |micros: Option<i64>| micros.and_then(|at| track.age(now, at));
+        let beat_at = known.and_then(|facts| facts.beat_at_micros);
+        let shown = Shown {
+            replayed,
+            heard: known.and_then(|facts| facts.receiver.as_ref()?.primary_end),
+            commit_age: age(known.and_then(|facts| facts.committed_at_micros).max(beat_at)),
         };
-        let heartbeat_age = beat_at.and_then(|at| track.age(now, at));
-        let primary_timeline = track.timeline();
-        (Look { lag, heartbeat_age, primary_timeline, facts, way }, lag_at_most)
+        Look {
+            lag: track.lag(now, shown),
+            heartbeat_age: age(beat_at),
+            primary_timeline: track.timeline(),
+            facts,
+            way,
+        }
     };
     let mut before = None;
     replica.seen.send_modify(|seen| {
         let reasons = judge(&look, limits, seen.health.is_returning());
         let state = seen.health.state;
         before = seen.health.observe(reasons, limits).then_some(state);
-        seen.last = Some(LastLook::new(&look, lag_at_most, problem));
+        seen.last = Some(LastLook::new(&look, problem));
     });
     before
 }
 
 fn say(replica: &Replica, before: State) {
-    let health = replica.seen.borrow().health.clone();
-    let reasons: Vec<&str> = health.reasons.iter().map(|reason| reason.in_words()).collect();
-    let (name, reasons) = (&replica.name, reasons.join(", "));
-    match health.state {
+    let Health { state, reasons, .. } = replica.seen.borrow().health.clone();
+    let name = &replica.name;
+    match state {
         // Whoever was warned that it is not wants to hear of the end as well.
         State::Healthy if before == State::Unhealthy => {
-            tracing::warn!(replica = name, "replica {name} is read from again");
+            tracing::warn!("replica {name} is read from again");
         }
-        State::Healthy => tracing::info!(replica = name, "replica {name} is read from"),
+        State::Healthy => tracing::info!("replica {name} is read from"),
         State::Unhealthy | State::Unknown => {
-            tracing::warn!(
-                replica = name,
-                reasons,
-                "replica {name} is not read from: it {reasons}"
-            );
+            let reasons: Vec<&str> = reasons.iter().map(|reason| reason.in_words()).collect();
+            tracing::warn!("replica {name} is not read from: it {}", reasons.join(", "));
         }
     }
 }

@@ -1,37 +1,66 @@
 //! Looking at replicas from outside: one look, and what the primary keeps for them.
 
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tenantry_db::Config;
 use tenantry_db::doctor::{Outcome, examine};
 use tenantry_db::replicas::{Reason, State, inspect};
 use tenantry_stack::{Server, StackOptions};
 
-use super::rig::{Rig, add, find, until, until_on_replica};
+use super::rig::{Process, Rig, add, find, until, until_on_replica};
 use crate::texts;
 
+/// State, reasons and lag as whoever looks from outside sees them.
+async fn seen(rig: &Rig) -> (State, Vec<Reason>, Duration) {
+    let view = inspect(&rig.db.config).await.unwrap().remove(0);
+    (view.state, view.reasons, Duration::from_millis(view.lag_ms.unwrap()))
+}
+
 #[tokio::test]
-async fn one_look_names_what_it_sees_and_how_late_a_replica_may_be() {
+async fn whoever_looks_from_outside_sees_how_late_a_replica_is() {
     let rig = Rig::new(1).await;
     let id = rig.tenant("acme").await;
     let process = rig.process().await;
     let acme = process.tenant(id).await;
     add(&acme, "one").await;
     rig.until_caught_up().await;
-    let view = inspect(&rig.db.config).await.unwrap().remove(0);
-    assert_eq!((view.state, view.lag_ms, view.lag_at_most_ms), (State::Healthy, Some(0), Some(0)));
+    assert_eq!(seen(&rig).await, (State::Healthy, vec![], Duration::ZERO));
 
     rig.pause(1).await;
     add(&acme, "two").await;
-    // This process has known the primary for a moment only, and the replica's newest commit gets older.
-    until("the replica to be a second late", async || {
-        let view = inspect(&rig.db.config).await.unwrap().remove(0);
-        assert_eq!(
-            (view.state, view.reasons.as_slice()),
-            (State::Unhealthy, [Reason::Paused].as_slice())
-        );
-        assert!(view.lag_ms <= view.lag_at_most_ms, "{view:?}");
-        view.lag_at_most_ms.unwrap() > 1000
+    until("the replica to be two seconds late", async || {
+        let (state, reasons, lag) = seen(&rig).await;
+        assert_eq!((state, reasons.first()), (State::Unhealthy, Some(&Reason::Paused)));
+        lag > Duration::from_secs(2)
     })
     .await;
     rig.resume(1).await;
+}
+
+#[tokio::test]
+async fn a_replay_that_stands_still_unpaused_is_seen_from_outside() {
+    let rig = Rig::new(1).await;
+    let id = rig.tenant("acme").await;
+    let process = Process::start(rig.layers().flag("test", "replicas.max_lag", "2s"));
+    process.until_all(State::Healthy).await;
+    let acme = process.tenant(id).await;
+    let startup = "SELECT pid::text FROM pg_stat_activity WHERE backend_type = 'startup'";
+    let startup = texts(&rig.on_replica(1).await, startup).await.remove(0).parse().unwrap();
+    let startup = Pid::from_raw(startup).unwrap();
+    let hasty = Config::from_layers(rig.layers().flag("test", "replicas.max_lag", "2s")).unwrap();
+    kill_process(startup, Signal::STOP).unwrap();
+    add(&acme, "one").await;
+    process.until_health(1, "unhealthy behind_in_time").await;
+    let view = inspect(&hasty).await.unwrap().remove(0);
+    kill_process(startup, Signal::CONT).unwrap();
+    assert_eq!((view.state, view.reasons), (State::Unhealthy, vec![Reason::BehindInTime]));
+    process.until_health(1, "healthy").await;
+    // A moment's lag is none: whoever is behind is given time to catch up.
+    for n in 0..5 {
+        add(&acme, &format!("team {n}")).await;
+        assert_eq!(inspect(&hasty).await.unwrap().remove(0).state, State::Healthy);
+    }
 }
 
 /// What doctor says of the primary's slots.
