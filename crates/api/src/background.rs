@@ -1,8 +1,8 @@
 //! What the service does beside answering: each job is one function of the library, which takes the
 //! installation and a future that says when to stop, and survives its own failures.
 
-use tenantry_db::models::idempotency;
-use tenantry_db::{Installation, audit, lifecycle, operate};
+use tenantry_db::models::{heartbeat, idempotency};
+use tenantry_db::{Installation, audit, lifecycle, operate, replicas};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -31,6 +31,10 @@ impl Background {
         background.jobs.spawn(audit::keep_anchoring(installation(), stop));
         let stop = background.stop();
         background.jobs.spawn(operate::keep_sweeping_shells(installation(), stop));
+        let stop = background.stop();
+        background.jobs.spawn(heartbeat::keep_beating(installation(), stop));
+        let stop = background.stop();
+        background.jobs.spawn(replicas::watch(installation(), stop));
         background
     }
 

@@ -25,6 +25,7 @@ mod state;
 use std::future::Future;
 
 use axum::Router;
+use axum::middleware::from_fn;
 use tenantry_db::{Error, ErrorKind, Installation};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -68,8 +69,12 @@ pub async fn serve(
 }
 
 /// The service without a socket: for tests, or to be nested in a service of one's own, which then runs
-/// [`ApiState::upkeep`] beside it, and [`tenantry_db::lifecycle::run_due_purges`] if it shall purge.
+/// [`ApiState::upkeep`] beside it, [`tenantry_db::replicas::watch`] if replicas shall answer, and
+/// [`tenantry_db::lifecycle::run_due_purges`] if it shall purge.
 pub fn router(state: ApiState) -> Router {
     let edge = middleware::edge::Edge::new(&state);
-    middleware::edge::around(routes::all(), edge).with_state(state)
+    // Outermost, so that a problem's answer has its headers, too.
+    middleware::edge::around(routes::all(), edge)
+        .layer(from_fn(middleware::consistency::pass))
+        .with_state(state)
 }

@@ -4,6 +4,8 @@
 //! The recorder belongs to one service instead of the process, so that two services, as in tests,
 //! do not count into each other.
 
+mod replicas;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +63,7 @@ impl Metrics {
                 CERTIFICATES_INCOMPLETE,
                 "Erasure certificates that are incomplete"
             );
+            replicas::describe();
         });
         Self { recorder }
     }
@@ -129,6 +132,11 @@ impl Metrics {
                 gauge!(name).set(count as f64);
             }
         });
+    }
+
+    /// Takes over what is known of the replicas.
+    pub(crate) fn note_replicas(&self, known: &tenantry_db::replicas::Replicas) {
+        with_local_recorder(&*self.recorder, || replicas::note(known));
     }
 
     /// In Prometheus' text format.

@@ -231,6 +231,7 @@ fn of_error(error: &Error) -> Problem {
         | Error::ServerTooOld { .. }
         | Error::UnsuitableServer(_)
         | Error::NotInitialised(_)
+        | Error::TakesNoWrites(_)
         | Error::Behind { .. } => unavailable(),
         Error::Bind { .. } | Error::Database { .. } => match error.kind() {
             ErrorKind::Unavailable => unavailable(),
@@ -255,6 +256,7 @@ fn of_error(error: &Error) -> Problem {
         | Error::ForbiddenStatement { .. }
         | Error::RefusedStatement { .. }
         | Error::RowCount { .. }
+        | Error::WriteInRead(_)
         | Error::TransactionFailed => internal(),
     }
 }

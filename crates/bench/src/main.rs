@@ -8,6 +8,7 @@
 mod measure;
 mod migrate;
 mod provision;
+mod replicas;
 mod restore;
 mod route;
 
@@ -22,6 +23,8 @@ enum Bench {
     Migrate(migrate::Options),
     /// A sign-up: the bare DDL, provisioned at once, from the ready pool, and over HTTP
     Provision(provision::Options),
+    /// One lookup: on the primary, on one replica and on two, with and without a token
+    Replicas(replicas::Options),
     /// One tenant brought back, beside restoring, dumping and loading it by hand
     Restore(restore::Options),
 }
@@ -32,6 +35,7 @@ async fn main() -> anyhow::Result<()> {
         Bench::Route(options) => route::run(&options).await,
         Bench::Migrate(options) => migrate::run(&options).await,
         Bench::Provision(options) => provision::run(&options).await,
+        Bench::Replicas(options) => replicas::run(&options).await,
         Bench::Restore(options) => restore::run(&options).await,
     }
 }

@@ -4,6 +4,7 @@ mod backup;
 mod deletion;
 mod migrate;
 mod operate;
+mod replica;
 mod transfer;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub(crate) use self::migrate::{
     Migrate, MigrateCreate, MigrateLint, MigratePlan, MigrateRollback, MigrateRun, MigrateStatus,
     MigrateVerify, OnError, Pace, Set,
 };
+pub(crate) use self::replica::Replica;
 pub(crate) use deletion::{TenantCertificate, TenantDelete, TenantPurge};
 pub(crate) use operate::{TenantExec, TenantPsql};
 pub(crate) use transfer::{TenantExport, TenantImport};
@@ -58,7 +60,7 @@ pub(crate) enum Format {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Start PostgreSQL, a replica, PgBouncer and the HTTP API in a directory, until Ctrl-C
+    /// Start PostgreSQL, replicas, PgBouncer and the HTTP API in a directory, until Ctrl-C
     Up(Up),
     /// Stop what an interrupted `up` left running
     Down(DataDir),
@@ -77,6 +79,9 @@ pub(crate) enum Command {
     /// Show and resize the lanes, and print what PgBouncer needs for them
     #[command(subcommand)]
     Lanes(Lanes),
+    /// Show how the replicas are
+    #[command(subcommand)]
+    Replica(Replica),
     /// Back the server up, show what can be recovered, and check that it can
     #[command(subcommand)]
     Backup(Backup),
@@ -110,14 +115,17 @@ pub(crate) struct Up {
     /// Port of the primary
     #[arg(long, value_name = "PORT", default_value_t = 5433)]
     pub(crate) postgres_port: u16,
-    /// Port of the replica
+    /// Port of the replica; further ones have the ports that follow
     #[arg(long, value_name = "PORT", default_value_t = 5434)]
     pub(crate) replica_port: u16,
     /// Port of PgBouncer
     #[arg(long, value_name = "PORT", default_value_t = 6432)]
     pub(crate) pgbouncer_port: u16,
-    /// Start no replica
-    #[arg(long)]
+    /// Replicas to start, up to 8
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(..=8))]
+    pub(crate) replicas: u16,
+    /// Start no replica, as `--replicas 0`
+    #[arg(long, conflicts_with = "replicas")]
     pub(crate) no_replica: bool,
     /// Make no backups, and keep no log for them
     #[arg(long)]
@@ -137,6 +145,13 @@ pub(crate) struct Up {
     /// Answer the question of --reset
     #[arg(long, requires = "reset")]
     pub(crate) yes: bool,
+}
+
+impl Up {
+    /// How many replicas are wanted.
+    pub(crate) fn replicas(&self) -> u16 {
+        if self.no_replica { 0 } else { self.replicas }
+    }
 }
 
 #[derive(Debug, ClapArgs)]

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use data_encoding::HEXLOWER;
 use tenantry_db::Config;
 use tenantry_db::config::Layers;
+use tenantry_stack::{Server, pooler_entry};
 use toml_edit::{DocumentMut, Item, Table, value};
 
 use crate::args::Common;
@@ -92,7 +93,7 @@ pub(crate) fn file(common: &Common) -> anyhow::Result<Option<PathBuf>> {
 pub(crate) struct Decided {
     pub(crate) http_port: u16,
     pub(crate) postgres_port: u16,
-    pub(crate) replica_port: Option<u16>,
+    pub(crate) replica_ports: Vec<u16>,
     pub(crate) pgbouncer_port: u16,
     pub(crate) database: &'static str,
     pub(crate) lanes: Option<u8>,
@@ -147,20 +148,24 @@ fn no_section(document: &DocumentMut) -> Option<&'static str> {
 fn decide(document: &mut DocumentMut, decided: &Decided) -> anyhow::Result<()> {
     let former_admin = text(document, "database", "direct_url").and_then(|url| password_of(&url));
     let admin_password = former_admin.map_or_else(random, Ok)?;
-    let Decided { http_port, postgres_port, replica_port, pgbouncer_port, database, .. } = decided;
+    let Decided { http_port, postgres_port, replica_ports, pgbouncer_port, database, .. } = decided;
     let prefix = text(document, "roles", "prefix").unwrap_or_else(|| "tenantry".to_owned());
     let pooler = format!("postgresql://127.0.0.1:{pgbouncer_port}/{database}");
     let admin = format!(
         "postgresql://{prefix}_admin:{admin_password}@127.0.0.1:{postgres_port}/{database}"
     );
-    let replicas: toml_edit::Array = replica_port
-        .map(|_| format!("{pooler}{}", tenantry_stack::REPLICA_SUFFIX))
-        .into_iter()
+    let replicas = || (1..).map(Server::Replica).zip(replica_ports);
+    let pooled: toml_edit::Array = replicas()
+        .map(|(replica, _)| pooler_entry(database, replica))
+        .map(|entry| format!("postgresql://127.0.0.1:{pgbouncer_port}/{entry}"))
         .collect();
+    let direct: toml_edit::Array =
+        replicas().map(|(_, port)| format!("postgresql://127.0.0.1:{port}/{database}")).collect();
 
     set(document, "database", "url", value(pooler));
     set(document, "database", "direct_url", value(admin));
-    set(document, "database", "replica_urls", value(replicas));
+    set(document, "database", "replica_urls", value(pooled));
+    set(document, "database", "replica_direct_urls", value(direct));
     set(document, "http", "port", value(i64::from(*http_port)));
     // Beside the servers' data, and not in it: `up --reset` takes both, a restored database neither.
     if text(document, "erasure", "ledger_dir").is_none() {

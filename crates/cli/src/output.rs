@@ -74,10 +74,10 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
 pub(crate) fn log_to_stderr(args: &Args) {
     let level = match (args.common.verbose, &args.command) {
         (0, Command::Serve(_)) => {
-            "warn,deadpool_postgres=error,tenantry=info,tenantry_api=info,tenantry_backup=info"
+            "warn,deadpool.postgres=error,tenantry=info,tenantry_api=info,tenantry_backup=info"
         }
         // The pool warns of each connection that ends; what it means to a request is logged there.
-        (0, _) => "warn,deadpool_postgres=error",
+        (0, _) => "warn,deadpool.postgres=error",
         (1, _) => {
             "warn,tenantry=info,tenantry_api=info,tenantry_backup=info,tenantry_db=info,tenantry_stack=info"
         }

@@ -53,7 +53,7 @@ fn pause(every: Duration, failures: u32) -> Duration {
 }
 
 /// The error and what is behind it, the first line of each: what PostgreSQL adds below repeats values.
-fn causes(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn causes(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(error) = next {

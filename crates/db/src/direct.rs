@@ -98,6 +98,11 @@ impl ReaderDb {
         self.pool.connection().await
     }
 
+    /// A session of its own, for what is asked again and again within a deadline.
+    pub(crate) async fn single_session(&self) -> Result<Client, Error> {
+        connect_once(&self.server, self.connect_timeout).await
+    }
+
     /// A session of its own, with the connection that somebody must drive.
     pub(crate) async fn session(&self) -> Result<(Client, Connection<Socket, NoTlsStream>), Error> {
         open(&self.server, self.connect_timeout).await

@@ -1,5 +1,7 @@
 //! Everything that can go wrong in the library, named for the caller.
 
+mod meaning;
+
 use std::sync::Arc;
 
 use tokio_postgres::error::SqlState;
@@ -9,6 +11,8 @@ use crate::ids::{InvalidName, SchemaName, TenantRef};
 use crate::lifecycle::{BringBackError, ErasureError, TransferError};
 use crate::migrate::{MigrationError, SetKind};
 use crate::models::tenants::Status;
+
+pub use meaning::ErrorKind;
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +146,14 @@ pub enum Error {
         /// How it begins.
         begins_with: String,
     },
+    /// A write through a handle for reads: a bug in the program. Nothing was written.
+    #[error("a write was sent through a handle for reads")]
+    WriteInRead(#[source] tokio_postgres::Error),
+    /// The server that should take writes takes none.
+    #[error(
+        "the server takes no writes: `database.url` leads to a replica, or the primary is read-only"
+    )]
+    TakesNoWrites(#[source] tokio_postgres::Error),
     /// A statement took longer than it may: as the tenant's tier says, or the operator.
     #[error("the statement took longer than it may")]
     StatementTimeout(#[source] tokio_postgres::Error),
@@ -196,109 +208,7 @@ pub enum Error {
     },
 }
 
-/// What an error means to somebody who does not know its details.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// What was named is not there.
-    NotFound,
-    /// What is there already stands against it.
-    Conflict,
-    /// The input is wrong.
-    Invalid,
-    /// A guard refused.
-    Refused,
-    /// Somebody else is at it; later it may work.
-    Busy,
-    /// Too much at once; later it may work.
-    TooManyRequests,
-    /// It took too long.
-    Timeout,
-    /// A server does not answer; later it may work.
-    Unavailable,
-    /// A bug, or something that nobody foresaw.
-    Internal,
-}
-
 impl Error {
-    /// What the error means to somebody who does not know its details.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Config { .. } | Self::Name(_) | Self::InvalidTenant { .. } => ErrorKind::Invalid,
-            Self::TenantNotFound(_) | Self::SchemaMissing(_) => ErrorKind::NotFound,
-            Self::SubdomainTaken(_) | Self::TenantExists(_) | Self::LegalHold(_) => {
-                ErrorKind::Conflict
-            }
-            Self::Erasure(error) => error.kind(),
-            Self::Audit(error) => error.kind(),
-            Self::Transfer(error) => error.kind(),
-            Self::BringBack(error) => error.kind(),
-            Self::Migration(error) => error.kind(),
-            Self::ChangedMeanwhile(_) => ErrorKind::Conflict,
-            Self::IdempotencyMismatch => ErrorKind::Invalid,
-            Self::Busy(_) | Self::IdempotencyInProgress => ErrorKind::Busy,
-            Self::ServerTooOld { .. }
-            | Self::UnsuitableServer(_)
-            | Self::NotInitialised(_)
-            | Self::Behind { .. } => ErrorKind::Refused,
-            Self::EmailTaken => ErrorKind::Conflict,
-            Self::InvalidField { .. } => ErrorKind::Invalid,
-            Self::TenantBusy(_) => ErrorKind::TooManyRequests,
-            Self::TenantNotServed { .. } => ErrorKind::Refused,
-            Self::StatementTimeout(_) => ErrorKind::Timeout,
-            Self::Shared(error) => error.kind(),
-            Self::ForbiddenStatement { .. } | Self::RowCount { .. } | Self::TransactionFailed => {
-                ErrorKind::Internal
-            }
-            Self::InvalidState { .. } => ErrorKind::Conflict,
-            Self::RefusedStatement { .. } => ErrorKind::Refused,
-            Self::StillReachable { .. } => ErrorKind::Refused,
-            Self::Bind { source, .. } if server_is_away(source) => ErrorKind::Unavailable,
-            Self::Bind { .. } => ErrorKind::Internal,
-            Self::Unavailable { .. } | Self::LoginRefused { .. } => ErrorKind::Unavailable,
-            Self::Database { source, .. } if server_is_away(source) => ErrorKind::Unavailable,
-            Self::Database { .. } => ErrorKind::Internal,
-        }
-    }
-
-    /// What to do about it, where that is known.
-    pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Config { .. } => "`tenantry config show --defaults` describes every setting",
-            Self::LoginRefused { .. } => {
-                "passwords must be those that `tenantry init` was run with: `lanes.secret`, the one in \
-                 `database.direct_url`, and for PgBouncer the output of `tenantry lanes userlist`"
-            }
-            Self::NotInitialised(_) => {
-                "run `tenantry init` once (TENANTRY_INIT__SUPERUSER_URL names a superuser), then `tenantry migrate run`"
-            }
-            Self::Behind { .. } => "run `tenantry migrate run`",
-            Self::TenantNotFound(_) => "`tenantry tenant list` shows all tenants",
-            Self::StillReachable { .. } => {
-                "find the grant (`\\drg` in psql shows memberships), revoke it as whoever made it, then try again"
-            }
-            Self::Erasure(error) => return error.hint(),
-            Self::Audit(error) => return error.hint(),
-            Self::Transfer(error) => return error.hint(),
-            Self::BringBack(error) => return error.hint(),
-            Self::LegalHold(_) => "`tenantry tenant unhold` lifts it",
-            Self::Migration(error) => return error.hint(),
-            Self::Shared(error) => return error.hint(),
-            Self::RefusedStatement { .. } => {
-                "one statement that reads or writes rows: SELECT, INSERT, UPDATE, DELETE, MERGE, WITH, VALUES, \
-                 TABLE or EXPLAIN; changes of tables belong in a migration"
-            }
-            Self::Busy(_) => "wait for it to end, then try again",
-            Self::Unavailable { .. } => {
-                "is it running? `tenantry up` starts servers for development, `tenantry doctor` checks all"
-            }
-            Self::ServerTooOld { .. } => {
-                "upgrade the server, or point `database.direct_url` to a newer one"
-            }
-            _ => return None,
-        };
-        Some(hint.to_owned())
-    }
-
     /// The constraint that the server saw violated, for the models that give it a name of their own.
     pub(crate) fn constraint(&self) -> Option<&str> {
         match self {
@@ -326,6 +236,18 @@ impl Error {
         }
     }
 
+    /// What the driver said, where it said something of a statement.
+    pub(crate) fn of_driver(&self) -> Option<&tokio_postgres::Error> {
+        match self {
+            Self::Bind { source, .. }
+            | Self::Database { source, .. }
+            | Self::StatementTimeout(source)
+            | Self::TakesNoWrites(source)
+            | Self::WriteInRead(source) => Some(source),
+            _ => None,
+        }
+    }
+
     pub(crate) fn of_bind(tenant: crate::ids::TenantId, source: tokio_postgres::Error) -> Self {
         Self::Bind { tenant, source }
     }
@@ -333,6 +255,7 @@ impl Error {
     pub(crate) fn of_statement(source: tokio_postgres::Error) -> Self {
         match source.code() {
             Some(&SqlState::QUERY_CANCELED) => Self::StatementTimeout(source),
+            Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => Self::TakesNoWrites(source),
             _ => Self::Database { doing: "run a tenant's statement".to_owned(), source },
         }
     }

@@ -8,6 +8,7 @@ use crate::directory::{Directory, TenantEntry};
 use crate::error::Error;
 use crate::lanes::LanePools;
 use crate::migrate::Migrations;
+use crate::replicas::Replicas;
 use crate::tenant_db::{self, TenantDb};
 
 /// Everything that serving tenants takes. Cheap to clone.
@@ -24,6 +25,7 @@ struct Inner {
     migrations: Migrations,
     directory: Directory,
     lanes: LanePools,
+    replicas: Replicas,
 }
 
 impl Installation {
@@ -35,9 +37,10 @@ impl Installation {
         let migrations = Migrations::load(&config.migrations)?;
         let (admin, reader, lanes) =
             (AdminDb::new(&config)?, ReaderDb::new(&config)?, LanePools::new(&config)?);
+        let replicas = Replicas::new(&config)?;
         let config = Arc::new(config);
         let directory = Directory::new(Arc::clone(&config), reader.clone());
-        let inner = Inner { config, admin, reader, migrations, directory, lanes };
+        let inner = Inner { config, admin, reader, migrations, directory, lanes, replicas };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -91,6 +94,11 @@ impl Installation {
     /// Those of [`TenantDb::query`], but for [`Error::TenantBusy`].
     pub async fn probe(&self, tenant: &TenantEntry) -> Result<(), Error> {
         tenant_db::probe(self.lanes().connection(tenant.lane).await?, tenant).await
+    }
+
+    /// The replicas.
+    pub fn replicas(&self) -> &Replicas {
+        &self.inner.replicas
     }
 
     pub(crate) fn lanes(&self) -> &LanePools {

@@ -5,6 +5,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
@@ -12,10 +13,11 @@ use deadpool_postgres::{
 use tokio_postgres::{Client, NoTls};
 
 use crate::bind::ROLLBACK;
-use crate::config::Config;
+use crate::config::{Config, Database};
 use crate::direct::server_name;
 use crate::error::Error;
 use crate::ids::LaneId;
+use crate::secret::Secret;
 
 /// One pool for each lane, also for those beyond `lanes.count`: tenants may still be there, and a pool
 /// that nobody uses opens nothing.
@@ -27,17 +29,36 @@ pub(crate) struct LanePools {
 
 impl LanePools {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        let Database { acquire_timeout, connect_timeout, .. } = config.database;
+        let patience = (acquire_timeout, connect_timeout);
+        Self::of(config, patience, |login, password| config.database.pooled(login, password))
+    }
+
+    /// Those of the replica with this index. Nobody waits long there: the primary answers as well.
+    pub(crate) fn of_replica(config: &Config, index: usize) -> Result<Self, Error> {
+        let patience = config.replicas.poll_timeout;
+        Self::of(config, (patience, patience), |login, password| {
+            let mut entries = config.database.replicas_pooled(login, password);
+            Ok(entries.swap_remove(index))
+        })
+    }
+
+    fn of(
+        config: &Config,
+        patience: (Duration, Duration),
+        entry: impl Fn(&str, &Secret) -> Result<tokio_postgres::Config, Error>,
+    ) -> Result<Self, Error> {
         let secret = config.lanes.secret()?;
         let mut server = String::new();
         let mut pools = Vec::new();
         for lane in LaneId::all() {
             let login = config.roles.lane(lane);
-            let mut entry = config.database.pooled(&login, &secret.password(&login))?;
+            let mut entry = entry(&login, &secret.password(&login))?;
             server = server_name(&entry);
             // No start-up parameter of ours: RESET ALL would undo it at every transaction's end, and
             // PgBouncer would set it again before the next.
-            entry.connect_timeout(config.database.connect_timeout);
-            pools.push(pool(entry, config));
+            entry.connect_timeout(patience.1);
+            pools.push(pool(entry, config, patience));
         }
         Ok(Self { pools: pools.into(), server: server.into() })
     }
@@ -55,12 +76,16 @@ impl LanePools {
     }
 }
 
-fn pool(entry: tokio_postgres::Config, config: &Config) -> Pool {
+fn pool(
+    entry: tokio_postgres::Config,
+    config: &Config,
+    (to_wait, to_connect): (Duration, Duration),
+) -> Pool {
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     Pool::builder(Manager::from_config(entry, NoTls, recycling))
         .max_size(config.lanes.pool_size.into())
-        .wait_timeout(Some(config.database.acquire_timeout))
-        .create_timeout(Some(config.database.connect_timeout))
+        .wait_timeout(Some(to_wait))
+        .create_timeout(Some(to_connect))
         .runtime(Runtime::Tokio1)
         .build()
         .expect("a pool with a runtime can be built")

@@ -4,40 +4,44 @@
 //! statement and COMMIT leave together (pipelined), after an idea of the PostgreSQL protocol that
 //! libpq calls pipeline mode.
 
-use std::pin::pin;
 use std::sync::Arc;
 
-use futures_util::TryStreamExt as _;
-use futures_util::future::{join, join3};
-use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row};
+use futures_util::future::join;
+use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
-use crate::bind::{COMMIT, ROLLBACK};
+use crate::bind::{self, COMMIT, COMMIT_AND_TELL, ROLLBACK};
 use crate::directory::TenantEntry;
 use crate::door;
-use crate::error::Error;
+use crate::error::{Error, server_is_away};
+use crate::ids::TenantId;
 use crate::installation::Installation;
 use crate::lanes::{LaneConnection, State};
 use crate::models::tenants::Status;
+use crate::replicas::Replicas;
 use crate::slots::Slot;
-
-/// A statement's parameters, each with its type: the server is never asked for types, so that no
-/// statement needs a name.
-pub type Params<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
-
-type DriverResult<T> = Result<T, tokio_postgres::Error>;
+use crate::tenant_read::TenantRead;
+use crate::trace::{ServedBy, Trace};
+use crate::trip::{self, Answer, Broken, Params, Told};
 
 /// A handle on one tenant's database. Cheap to clone; holds no connection.
 #[derive(Debug, Clone)]
 pub struct TenantDb {
-    installation: Installation,
-    tenant: Arc<TenantEntry>,
+    pub(crate) installation: Installation,
+    pub(crate) tenant: Arc<TenantEntry>,
+    pub(crate) trace: Arc<Trace>,
+}
+
+/// What a transaction may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Write,
+    Read,
 }
 
 impl TenantDb {
     pub(crate) fn new(installation: Installation, tenant: Arc<TenantEntry>) -> Result<Self, Error> {
         match tenant.status {
-            Status::Active => Ok(Self { installation, tenant }),
+            Status::Active => Ok(Self { installation, tenant, trace: Arc::default() }),
             status => Err(Error::TenantNotServed { tenant: tenant.id, status }),
         }
     }
@@ -47,7 +51,27 @@ impl TenantDb {
         &self.tenant
     }
 
-    /// Runs one statement in a transaction of its own, in one round trip, and yields its rows.
+    /// A handle for reads: a replica may answer them, unless it is older than what the tenant has written
+    /// or seen through this process.
+    pub fn read(&self) -> TenantRead {
+        TenantRead::new(self.clone())
+    }
+
+    /// A token for what was written or seen through this handle, its clones and their
+    /// [`read`](Self::read)s; none before anything was. Given to [`TenantRead::after`] in any process, it
+    /// makes sure that nothing older is read.
+    pub fn token(&self) -> Option<String> {
+        let tokens = self.installation.replicas().tokens();
+        self.trace.newest().map(|position| tokens.seal(self.tenant.id, position))
+    }
+
+    /// Who answered the last read of this handle.
+    pub fn served_by(&self) -> Option<ServedBy> {
+        self.trace.served_by()
+    }
+
+    /// Runs one statement in a transaction of its own on the primary, in one round trip, and yields its
+    /// rows.
     ///
     /// Dropping the call closes its connection; whether the statement took effect is unknown then.
     ///
@@ -92,24 +116,33 @@ impl TenantDb {
     /// # Errors
     /// [`Error::TenantBusy`] or [`Error::Unavailable`].
     pub async fn begin(&self) -> Result<TenantTx, Error> {
-        let (slot, connection) = self.connection(&self.tenant).await?;
-        let (installation, tenant) = (self.installation.clone(), Arc::clone(&self.tenant));
-        Ok(TenantTx { installation, connection, tenant, failed: false, _slot: slot })
-    }
-
-    async fn connection(&self, tenant: &TenantEntry) -> Result<(Slot, LaneConnection), Error> {
-        let TenantEntry { id, lane, limits, slots, .. } = tenant;
+        let TenantEntry { id, lane, limits, slots, .. } = &*self.tenant;
         let slot = slots.acquire(*id, limits).await?;
-        Ok((slot, self.installation.lanes().connection(*lane).await?))
+        let connection = self.installation.lanes().connection(*lane).await?;
+        let Self { installation, tenant, trace } = self.clone();
+        Ok(TenantTx { installation, connection, tenant, trace, failed: false, _slot: slot })
     }
 
     async fn single(&self, sql: &'static str, params: Params<'_>) -> Result<Answer, Error> {
         let sql = door::admit(sql)?;
-        match self.attempt(&self.tenant, sql, params).await {
+        let TenantEntry { id, limits, slots, .. } = &*self.tenant;
+        let _slot = slots.acquire(*id, limits).await?;
+        self.on_primary(&self.tenant, Access::Write, sql, params).await
+    }
+
+    /// Runs a statement on the primary, by way of the lane where the tenant is now. Whoever calls holds one
+    /// of its slots.
+    pub(crate) async fn on_primary(
+        &self,
+        tenant: &TenantEntry,
+        access: Access,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<Answer, Error> {
+        match self.attempt(tenant, access, sql, params).await {
             Err(refused) if refused.is_refused_bind() => {
-                let directory = self.installation.directory();
-                let tenant = directory.find_after_refusal(&self.tenant).await?;
-                self.attempt(&tenant, sql, params).await
+                let tenant = self.installation.directory().find_after_refusal(tenant).await?;
+                self.attempt(&tenant, access, sql, params).await
             }
             result => result,
         }
@@ -118,73 +151,77 @@ impl TenantDb {
     async fn attempt(
         &self,
         tenant: &TenantEntry,
+        access: Access,
         sql: &str,
         params: Params<'_>,
     ) -> Result<Answer, Error> {
-        let (_slot, connection) = self.connection(tenant).await?;
-        in_one_trip(connection, tenant, sql, params).await
+        let replicas = self.installation.replicas();
+        let mut connection = self.installation.lanes().connection(tenant.lane).await?;
+        let result = match access {
+            Access::Write => {
+                let unsure = Unsure::of(replicas, tenant.id);
+                let made =
+                    trip::make(&mut connection, &tenant.bind, COMMIT_AND_TELL, sql, params).await;
+                unsure.settle(made.as_ref().err().map(Broken::source));
+                made
+            }
+            Access::Read => {
+                // Nobody asks how new it is where there is nothing older.
+                let end = if replicas.is_empty() { COMMIT } else { COMMIT_AND_TELL };
+                trip::make(&mut connection, &bind::read(&tenant.bind), end, sql, params).await
+            }
+        };
+        let (answer, told) = result.map_err(|broken| broken.of_tenant(tenant.id))?;
+        note(replicas, &self.trace, tenant.id, &told);
+        Ok(answer)
     }
 }
 
-/// Binds, runs the statement and commits.
-async fn in_one_trip(
-    mut connection: LaneConnection,
-    tenant: &TenantEntry,
-    sql: &str,
-    params: Params<'_>,
-) -> Result<Answer, Error> {
-    connection.state = State::Unknown;
-    let client: &Client = &connection;
-    // Polled in this order, and each is sent at its first poll: that makes one trip of three.
-    let (bound, result, ended) = join3(
-        client.batch_execute(&tenant.bind),
-        send(client, sql, params),
-        client.batch_execute(COMMIT),
-    )
-    .await;
-    // A COMMIT that fails (a deferred constraint, a lost server) skips the RESETs behind it.
-    if ended.is_ok() {
-        connection.state = State::Clean;
+/// Remembers what was written or seen, for the tenant and for the handle.
+fn note(replicas: &Replicas, trace: &Trace, tenant: TenantId, told: &Told) {
+    let Some(position) = told.position() else { return };
+    trace.note(position);
+    if !replicas.is_empty() {
+        replicas.memory().note(tenant, position.lsn);
     }
-    bound.map_err(|source| Error::of_bind(tenant.id, source))?;
-    let answer = result.map_err(Error::of_statement)?;
-    ended.map_err(Error::of_statement)?;
-    Ok(answer)
+}
+
+/// While nobody knows whether something was written. Dropped unsettled, the tenant's next reads go to the
+/// primary: whoever looks there whether it was shall see it.
+struct Unsure<'a> {
+    replicas: &'a Replicas,
+    tenant: TenantId,
+    settled: bool,
+}
+
+impl<'a> Unsure<'a> {
+    fn of(replicas: &'a Replicas, tenant: TenantId) -> Self {
+        Self { replicas, tenant, settled: replicas.is_empty() }
+    }
+
+    /// The server has answered, unless the connection was lost.
+    fn settle(mut self, error: Option<&tokio_postgres::Error>) {
+        let answered =
+            |error: &tokio_postgres::Error| error.as_db_error().is_some() && !server_is_away(error);
+        self.settled |= error.is_none_or(answered);
+    }
+}
+
+impl Drop for Unsure<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.replicas.memory().note_unknown(self.tenant);
+        }
+    }
 }
 
 /// See [`Installation::probe`].
-pub(crate) async fn probe(connection: LaneConnection, tenant: &TenantEntry) -> Result<(), Error> {
-    in_one_trip(connection, tenant, "SELECT", &[]).await.map(drop)
-}
-
-/// What a statement yielded.
-struct Answer {
-    rows: Vec<Row>,
-    changed: u64,
-}
-
-impl Answer {
-    fn one_or_none(mut self) -> Result<Option<Row>, Error> {
-        match self.rows.len() {
-            0 | 1 => Ok(self.rows.pop()),
-            found => Err(Error::RowCount { found }),
-        }
-    }
-
-    fn one(self) -> Result<Row, Error> {
-        self.one_or_none()?.ok_or(Error::RowCount { found: 0 })
-    }
-}
-
-/// Sent at the first poll, as an unnamed statement.
-async fn send(client: &Client, sql: &str, params: Params<'_>) -> DriverResult<Answer> {
-    let params = params.iter().map(|(value, kind)| (*value, kind.clone()));
-    let mut stream = pin!(client.query_typed_raw(sql, params).await?);
-    let mut rows = Vec::new();
-    while let Some(row) = stream.try_next().await? {
-        rows.push(row);
-    }
-    Ok(Answer { rows, changed: stream.rows_affected().unwrap_or_default() })
+pub(crate) async fn probe(
+    mut connection: LaneConnection,
+    tenant: &TenantEntry,
+) -> Result<(), Error> {
+    let made = trip::make(&mut connection, &tenant.bind, COMMIT, "SELECT", &[]).await;
+    made.map(drop).map_err(|broken| broken.of_tenant(tenant.id))
 }
 
 /// A transaction as a tenant. Dropped without a commit, it is rolled back.
@@ -193,6 +230,7 @@ pub struct TenantTx {
     installation: Installation,
     connection: LaneConnection,
     tenant: Arc<TenantEntry>,
+    trace: Arc<Trace>,
     failed: bool,
     _slot: Slot,
 }
@@ -248,7 +286,13 @@ impl TenantTx {
             self.end(ROLLBACK).await?;
             return Err(Error::TransactionFailed);
         }
-        self.end(COMMIT).await
+        let (installation, trace, tenant) =
+            (self.installation.clone(), Arc::clone(&self.trace), self.tenant.id);
+        let unsure = Unsure::of(installation.replicas(), tenant);
+        let ended = self.end(COMMIT_AND_TELL).await;
+        unsure.settle(ended.as_ref().err().and_then(|error| error.of_driver()));
+        note(installation.replicas(), &trace, tenant, &Told(ended?));
+        Ok(())
     }
 
     /// Undoes the transaction's work.
@@ -256,7 +300,7 @@ impl TenantTx {
     /// # Errors
     /// [`Error::Unavailable`] if the server is gone; then it is undone all the same.
     pub async fn rollback(self) -> Result<(), Error> {
-        self.end(ROLLBACK).await
+        self.end(ROLLBACK).await.map(drop)
     }
 
     async fn run(&mut self, sql: &'static str, params: Params<'_>) -> Result<Answer, Error> {
@@ -287,10 +331,11 @@ impl TenantTx {
         let before = std::mem::replace(&mut self.connection.state, State::Unknown);
         let client: &Client = &self.connection;
         let result = if before == State::Open {
-            send(client, sql, params).await.map_err(Error::of_statement)
+            trip::send(client, sql, params).await.map_err(Error::of_statement)
         } else {
             let (bound, result) =
-                join(client.batch_execute(&self.tenant.bind), send(client, sql, params)).await;
+                join(client.batch_execute(&self.tenant.bind), trip::send(client, sql, params))
+                    .await;
             let bound = bound.map_err(|source| Error::of_bind(self.tenant.id, source));
             bound.and_then(|()| result.map_err(Error::of_statement))
         };
@@ -300,12 +345,12 @@ impl TenantTx {
         result
     }
 
-    async fn end(mut self, statement: &str) -> Result<(), Error> {
+    async fn end(mut self, statement: &str) -> Result<Vec<SimpleQueryMessage>, Error> {
         if self.connection.state == State::Clean {
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.connection.state = State::Unknown;
-        let ended = self.connection.batch_execute(statement).await;
+        let ended = self.connection.simple_query(statement).await;
         if ended.is_ok() {
             self.connection.state = State::Clean;
         }

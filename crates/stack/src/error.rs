@@ -257,12 +257,12 @@ impl Error {
             Self::StartFailed { reason, .. } if reason == NO_SPACE => {
                 Some("free some space and start again; no data was lost".to_owned())
             }
-            Self::StartFailed { server: Server::Replica, .. }
-            | Self::StartTimeout { server: Server::Replica, .. } => Some(
-                "if its log says that it can't follow the primary, remove the directory `replica` \
-                 in the data directory: it is then built anew"
-                    .to_owned(),
-            ),
+            Self::StartFailed { server: server @ Server::Replica(_), .. }
+            | Self::StartTimeout { server: server @ Server::Replica(_), .. } => Some(format!(
+                "if its log says that it can't follow the primary, remove the directory `{}` \
+                 in the data directory: it is then built anew",
+                server.name()
+            )),
             _ => None,
         }
     }

@@ -6,7 +6,7 @@
 //! ```text
 //! .tenantry-layout      the mark, with the layout's version
 //! up.lock               held by the process that runs the stack
-//! primary/  replica/    the clusters; `*.tmp` while they are made
+//! primary/  replica/    the clusters, further ones in replica_2/ …; `*.tmp` while they are made
 //! pgbouncer/            pgbouncer.ini, userlist.txt
 //! logs/                 one for each server and tool
 //! secrets/              generated passwords; ours alone
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use crate::data_dir::{PASSABLE, short_hash};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::server::Server;
+use crate::server::{MAX_REPLICAS, Server};
 use crate::user::ServerUser;
 
 const MARK: &str = ".tenantry-layout";
@@ -129,7 +129,7 @@ impl Layout {
     /// Makes what is missing inside, and checks that the clusters belong to the servers' user.
     /// Only for the holder of the lock.
     pub(crate) fn prepare(&self) -> Result<()> {
-        for server in [Server::Primary, Server::Replica] {
+        for server in [Server::Primary].into_iter().chain(Server::replicas(MAX_REPLICAS)) {
             self.check_owner(&self.server(server))?;
         }
         let passable = if self.user.is_other { PASSABLE } else { PRIVATE };

@@ -18,7 +18,7 @@ use crate::tool;
 pub(crate) async fn stop_all(layout: &Layout) -> Result<Vec<Stopped>> {
     tool::stop_leftover(layout).await?;
     let mut all = Vec::new();
-    for server in Server::STOP_ORDER {
+    for server in Server::stop_order() {
         if let Some(found) = find(layout, server)? {
             let pid = found.process.pid();
             if !found.process.stop(stop_steps(server)).await {
@@ -48,7 +48,7 @@ fn find(layout: &Layout, server: Server) -> Result<Option<PidFile>> {
         return Ok(Some(noted));
     }
     match server {
-        Server::Primary | Server::Replica => postmaster_file::find_live(&layout.server(server)),
+        Server::Primary | Server::Replica(_) => postmaster_file::find_live(&layout.server(server)),
         Server::Pooler => Ok(None),
     }
 }

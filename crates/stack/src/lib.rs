@@ -1,4 +1,4 @@
-//! PostgreSQL, a streaming replica and PgBouncer on this machine, in one data directory: for
+//! PostgreSQL, streaming replicas and PgBouncer on this machine, in one data directory: for
 //! `tenantry up`, and for tests.
 //!
 //! Owns the servers' whole life there: finding the programs, making the clusters, starting and
@@ -11,7 +11,7 @@
 //! # async fn example() -> tenantry_stack::Result<()> {
 //! let mut stack = Stack::open(StackOptions::new(".tenantry")).await?;
 //! stack.start_primary().await?;
-//! stack.start_replica().await?;
+//! stack.start_replicas().await?;
 //! stack.start_pooler(&PoolerSettings::default()).await?;
 //! let exit = stack.wait_for_exit().await;
 //! stack.stop().await?;
@@ -57,8 +57,8 @@ mod user;
 pub use binaries::find_client_program;
 pub use data_dir::{DataDir, canonical, resolve_data_dir};
 pub use error::{BusyPort, Error, Result};
-pub use options::{Durability, PoolerLogin, PoolerSettings, Ports, REPLICA_SUFFIX, StackOptions};
+pub use options::{Durability, PoolerLogin, PoolerSettings, Ports, StackOptions, pooler_entry};
 pub use scratch::{Scratch, running_server};
-pub use server::{Server, ServerExit, ServerState, ServerStatus, Status, Stopped};
+pub use server::{MAX_REPLICAS, Server, ServerExit, ServerState, ServerStatus, Status, Stopped};
 pub use stack::{Stack, down, reset, status};
 pub use user::ServerUser;

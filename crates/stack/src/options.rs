@@ -7,10 +7,16 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
-use crate::server::Server;
+use crate::server::{MAX_REPLICAS, Server};
 
-/// The name of the pooler's entry for the replica is the database's with this behind it.
-pub const REPLICA_SUFFIX: &str = "_replica";
+/// The name of the pooler's entry for a server: the database's, and for a replica `_replica`,
+/// `_replica_2` and so on behind it.
+pub fn pooler_entry(database: &str, server: Server) -> String {
+    match server {
+        Server::Replica(_) => format!("{database}_{}", server.name()),
+        Server::Primary | Server::Pooler => database.to_owned(),
+    }
+}
 
 /// PostgreSQL cuts longer names off.
 const NAME_LIMIT_BYTES: usize = 63;
@@ -20,7 +26,7 @@ const NAME_LIMIT_BYTES: usize = 63;
 pub struct Ports {
     /// The primary's; 5433 unless told otherwise, since 5432 is often taken.
     pub postgres: u16,
-    /// The replica's; 5434.
+    /// The first replica's, 5434; further ones have those that follow.
     pub replica: u16,
     /// PgBouncer's; 6432.
     pub pgbouncer: u16,
@@ -37,7 +43,10 @@ impl Ports {
     pub fn of(&self, server: Server) -> u16 {
         match server {
             Server::Primary => self.postgres,
-            Server::Replica => self.replica,
+            // Where there is no such port, the options are refused.
+            Server::Replica(number) => {
+                self.replica.checked_add(number.saturating_sub(1)).unwrap_or(0)
+            }
             Server::Pooler => self.pgbouncer,
         }
     }
@@ -61,16 +70,16 @@ pub struct StackOptions {
     pub data_dir: PathBuf,
     /// Where the servers listen.
     pub ports: Ports,
-    /// Whether there is a replica.
-    pub replica: bool,
-    /// The database that the pooler exposes, under this name and, on the replica, under this
-    /// name with [`REPLICA_SUFFIX`]. Creating it is the caller's business.
+    /// How many replicas there are, up to [`MAX_REPLICAS`].
+    pub replicas: u16,
+    /// The database that the pooler exposes, under the names that [`pooler_entry`] tells. Creating
+    /// it is the caller's business.
     pub database: String,
     /// What a power failure may cost.
     pub durability: Durability,
     /// PostgreSQL's `max_connections`.
     pub max_connections: u16,
-    /// More PostgreSQL settings, for the primary and the replica; they win over ours.
+    /// More PostgreSQL settings, for the primary and the replicas; they win over ours.
     pub settings: Vec<(String, String)>,
     /// Where to look for the programs, in the form of `PATH`, and nowhere else. `None` means
     /// `PATH` and then the places where packages put them.
@@ -83,7 +92,7 @@ impl StackOptions {
         Self {
             data_dir: data_dir.into(),
             ports: Ports::default(),
-            replica: true,
+            replicas: 1,
             database: "tenantry".to_owned(),
             durability: Durability::default(),
             max_connections: 200,
@@ -94,12 +103,16 @@ impl StackOptions {
 
     /// The servers that this stack has.
     pub(crate) fn servers(&self) -> impl Iterator<Item = Server> {
-        let replica = self.replica.then_some(Server::Replica);
-        std::iter::once(Server::Primary).chain(replica).chain([Server::Pooler])
+        let replicas = Server::replicas(self.replicas);
+        std::iter::once(Server::Primary).chain(replicas).chain([Server::Pooler])
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
-        let longest = NAME_LIMIT_BYTES - REPLICA_SUFFIX.len();
+        if self.replicas > MAX_REPLICAS {
+            return Err(invalid("--replicas", format!("must be at most {MAX_REPLICAS}")));
+        }
+        let suffix = pooler_entry("", Server::Replica(MAX_REPLICAS));
+        let longest = NAME_LIMIT_BYTES - suffix.len();
         let name = &self.database;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
         if name.is_empty() || name.len() > longest || !name.chars().all(plain) {
@@ -128,7 +141,11 @@ impl StackOptions {
         for (index, server) in servers.iter().enumerate() {
             let port = self.ports.of(*server);
             if port == 0 {
-                return Err(invalid(server.port_flag(), "must not be 0"));
+                let reason = match server {
+                    Server::Replica(2..) => "leaves no ports for further replicas",
+                    _ => "must not be 0",
+                };
+                return Err(invalid(server.port_flag(), reason));
             }
             let twin = servers[..index].iter().find(|other| self.ports.of(**other) == port);
             if let Some(other) = twin {
@@ -250,14 +267,28 @@ mod tests {
         );
         let mut options = StackOptions::new("/d");
         options.ports.replica = 5433;
-        options.replica = false;
+        options.replicas = 0;
         options.validate().unwrap();
+    }
+
+    #[test]
+    fn replicas_have_the_ports_that_follow_and_an_end() {
+        let options = StackOptions { replicas: 3, ..StackOptions::new("/d") };
+        let ports: Vec<u16> = options.servers().map(|server| options.ports.of(server)).collect();
+        assert_eq!(ports, [5433, 5434, 5435, 5436, 6432]);
+        assert_eq!(
+            refusal(|options| (options.replicas, options.ports.pgbouncer) = (3, 5436)),
+            "`--pgbouncer-port` is 5436, and so is `--replica-port`"
+        );
+        assert!(refusal(|o| (o.replicas, o.ports.replica) = (2, 65535)).contains("no ports"));
+        assert!(refusal(|options| options.replicas = 9).starts_with("`--replicas`"));
+        assert_eq!(pooler_entry("shop", Server::Replica(2)), "shop_replica_2");
     }
 
     #[test]
     fn odd_names_are_refused() {
         assert!(refusal(|options| options.database = "a b".to_owned()).starts_with("`database`"));
-        assert!(refusal(|options| options.database = "x".repeat(56)).starts_with("`database`"));
+        assert!(refusal(|options| options.database = "x".repeat(54)).starts_with("`database`"));
         let setting = ("port = 1\nfsync".to_owned(), "off".to_owned());
         assert!(refusal(|options| options.settings.push(setting)).starts_with("`settings`"));
     }

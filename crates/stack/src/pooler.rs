@@ -14,7 +14,7 @@ use tracing::warn;
 
 use crate::error::Result;
 use crate::files;
-use crate::options::{PoolerSettings, REPLICA_SUFFIX};
+use crate::options::{PoolerSettings, pooler_entry};
 use crate::running::RunningServer;
 use crate::server::Server;
 use crate::site::Site;
@@ -91,7 +91,8 @@ async fn answers(site: &Site) -> bool {
 fn write_files(site: &Site, settings: &PoolerSettings) -> Result<()> {
     let directory = site.layout.server(Server::Pooler);
     let user = Some(site.layout.user());
-    let clients = affordable_clients(settings, raise_open_files_limit());
+    let databases = 1 + u64::from(site.options.replicas);
+    let clients = affordable_clients(settings, databases, raise_open_files_limit());
     if clients < settings.max_client_connections {
         warn!(
             wanted = settings.max_client_connections,
@@ -120,12 +121,12 @@ fn raise_open_files_limit() -> Option<u64> {
 
 /// PgBouncer itself only warns when it is promised more connections than it may open files, and
 /// then fails under load.
-fn affordable_clients(settings: &PoolerSettings, open_files: Option<u64>) -> u32 {
+fn affordable_clients(settings: &PoolerSettings, databases: u64, open_files: Option<u64>) -> u32 {
     let Some(open_files) = open_files else {
         return settings.max_client_connections;
     };
-    // Each of the two databases has its own connections to its server.
-    let servers = 2 * u64::from(settings.max_server_connections);
+    // Each database has its own connections to its server.
+    let servers = databases * u64::from(settings.max_server_connections);
     let left = open_files.saturating_sub(SPARE_FILES + servers).max(1);
     settings.max_client_connections.min(u32::try_from(left).unwrap_or(u32::MAX))
 }
@@ -135,14 +136,10 @@ fn configuration(site: &Site, settings: &PoolerSettings, clients: u32) -> String
     let mut text = String::from("; Written by tenantry at each start; changes here are lost.\n");
     text.push_str("[databases]\n");
     // One server each, never a list: whoever asks a replica how far it is must then read there.
-    let mut entry = |name: &str, server| {
-        let port = site.port(server);
+    for server in [Server::Primary].into_iter().chain(Server::replicas(site.options.replicas)) {
+        let (name, port) = (pooler_entry(database, server), site.port(server));
         // The name needs no quotes, and 1.18 takes none. Writing to a String can't fail.
         let _ = writeln!(text, "{name} = host=127.0.0.1 port={port} dbname='{database}'");
-    };
-    entry(database, Server::Primary);
-    if site.options.replica {
-        entry(&format!("{database}{REPLICA_SUFFIX}"), Server::Replica);
     }
     if settings.any_database {
         let _ = writeln!(text, "* = host=127.0.0.1 port={}", site.port(Server::Primary));
@@ -203,9 +200,9 @@ mod tests {
     #[test]
     fn clients_are_promised_only_what_the_limit_allows() {
         let settings = PoolerSettings::default();
-        assert_eq!(affordable_clients(&settings, Some(20_000)), 2000);
-        assert_eq!(affordable_clients(&settings, Some(256)), 96);
-        assert_eq!(affordable_clients(&settings, Some(10)), 1);
-        assert_eq!(affordable_clients(&settings, None), 2000);
+        assert_eq!(affordable_clients(&settings, 2, Some(20_000)), 2000);
+        assert_eq!(affordable_clients(&settings, 2, Some(256)), 96);
+        assert_eq!(affordable_clients(&settings, 2, Some(10)), 1);
+        assert_eq!(affordable_clients(&settings, 2, None), 2000);
     }
 }

@@ -43,8 +43,10 @@ pub(crate) fn check_space(options: &StackOptions, layout: &Layout) -> Result<()>
     if !layout.has_cluster(Server::Primary) {
         needed_bytes += NEW_PRIMARY_BYTES;
     }
-    if options.replica && !layout.has_cluster(Server::Replica) {
-        needed_bytes += NEW_REPLICA_BYTES;
+    for replica in Server::replicas(options.replicas) {
+        if !layout.has_cluster(replica) {
+            needed_bytes += NEW_REPLICA_BYTES;
+        }
     }
     let path = layout.root();
     let disk = rustix::fs::statvfs(path)

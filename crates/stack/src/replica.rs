@@ -1,6 +1,6 @@
-//! The replica: copying the primary, following it.
+//! A replica: copying the primary, following it.
 //!
-//! Owns the replication role, the slot and the copy. A replica holds nothing that its primary does
+//! Owns the replication role, the slot (which has the replica's name) and the copy. A replica holds nothing that its primary does
 //! not, so one that fell too far behind is rebuilt without asking, but only if it is a standby of
 //! this very cluster. Refuses, and leaves alone, any other directory: one that was promoted may
 //! hold writes of its own, and one of another cluster may be its last copy.
@@ -22,7 +22,6 @@ use crate::server::Server;
 use crate::site::{REPLICATOR, Site};
 use crate::tool;
 
-const SLOT: &str = "replica";
 /// PostgreSQL starts as a standby if this file is there, and as a second primary if not.
 const STANDBY_MARK: &str = "standby.signal";
 const PASSWORD_FILE: &str = "replicator.pgpass";
@@ -40,9 +39,13 @@ const HOPELESS: [(&str, &str); 6] = [
 ];
 
 /// Copies the primary if need be, starts the replica into `slot`, and waits until it follows.
-pub(crate) async fn start(site: &Site, slot: &mut Option<RunningServer>) -> Result<()> {
+pub(crate) async fn start(
+    site: &Site,
+    replica: Server,
+    slot: &mut Option<RunningServer>,
+) -> Result<()> {
     tool::stop_leftover(&site.layout).await?;
-    let unfinished = site.layout.unfinished(Server::Replica);
+    let unfinished = site.layout.unfinished(replica);
     files::remove_directory(&unfinished)?;
     if slot.as_mut().is_none_or(RunningServer::has_ended) {
         let primary = site
@@ -50,22 +53,22 @@ pub(crate) async fn start(site: &Site, slot: &mut Option<RunningServer>) -> Resu
             .await
             .map_err(Error::postgres(Server::Primary, "log in as the superuser"))?;
         ensure_role(site, &primary).await?;
-        ensure_copy(site, &primary, &unfinished).await?;
+        ensure_copy(site, replica, &primary, &unfinished).await?;
     }
     let plan = Plan {
-        server: Server::Replica,
-        own_settings: &own_settings(site)?,
+        server: replica,
+        own_settings: &own_settings(site, replica)?,
         patience: FOLLOW_PATIENCE,
     };
-    postgres::start(site, plan, slot, async |log| follows(site, log).await).await
+    postgres::start(site, plan, slot, async |log| follows(site, replica, log).await).await
 }
 
-async fn follows(site: &Site, log: &RunLog) -> Result<bool> {
+async fn follows(site: &Site, replica: Server, log: &RunLog) -> Result<bool> {
     let tail = log.tail();
     if let Some((_, reason)) = HOPELESS.iter().find(|(words, _)| tail.contains(words)) {
-        return Err(unusable(site, reason));
+        return Err(unusable(site, replica, reason));
     }
-    Ok(postgres::answers(site, Server::Replica).await? && is_streaming(site).await?)
+    Ok(postgres::answers(site, replica).await? && is_streaming(site, replica).await?)
 }
 
 /// The password is set each time: if the secrets were lost, the role must learn the new one.
@@ -86,57 +89,69 @@ async fn ensure_role(site: &Site, primary: &Client) -> Result<()> {
 }
 
 /// Sees to a usable copy of the primary and to the slot that keeps WAL for it.
-async fn ensure_copy(site: &Site, primary: &Client, unfinished: &Path) -> Result<()> {
+async fn ensure_copy(
+    site: &Site,
+    replica: Server,
+    primary: &Client,
+    unfinished: &Path,
+) -> Result<()> {
+    let slot = replica.name();
     let slot_state = one_value(
         primary,
         "look for the replication slot",
-        &format!("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{SLOT}'"),
+        &format!("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{slot}'"),
     )
     .await?;
     let slot_keeps_wal = slot_state.as_deref().is_some_and(|state| state != "lost");
-    let directory = site.layout.server(Server::Replica);
+    let directory = site.layout.server(replica);
     if directory.exists() {
-        check_is_our_standby(site, &directory)?;
+        check_is_our_standby(site, replica, &directory)?;
         if slot_keeps_wal {
             return Ok(());
         }
-        warn!("the replica fell too far behind and is copied anew");
+        warn!("the {replica} fell too far behind and is copied anew");
         files::remove_directory(&directory)?;
     }
     if slot_state.is_some() && !slot_keeps_wal {
-        let drop_slot = format!("SELECT pg_drop_replication_slot('{SLOT}')");
+        let drop_slot = format!("SELECT pg_drop_replication_slot('{slot}')");
         one_value(primary, "drop the lost replication slot", &drop_slot).await?;
     }
     if !slot_keeps_wal {
         // `true` keeps WAL from now on, so none can go missing between the copy and the start.
-        let create = format!("SELECT pg_create_physical_replication_slot('{SLOT}', true)");
+        let create = format!("SELECT pg_create_physical_replication_slot('{slot}', true)");
         one_value(primary, "create the replication slot", &create).await?;
     }
-    copy_primary(site, unfinished).await?;
+    copy_primary(site, replica, unfinished).await?;
     files::publish_directory(unfinished, &directory)
 }
 
-fn check_is_our_standby(site: &Site, directory: &Path) -> Result<()> {
+fn check_is_our_standby(site: &Site, replica: Server, directory: &Path) -> Result<()> {
     if !directory.join(STANDBY_MARK).exists() {
-        return Err(unusable(site, "it has no `standby.signal`, so it may have been promoted"));
+        return Err(unusable(
+            site,
+            replica,
+            "it has no `standby.signal`, so it may have been promoted",
+        ));
     }
     let layout = &site.layout;
     let ours = postgres::system_identifier(layout, Server::Primary)?;
-    if postgres::system_identifier(layout, Server::Replica)? != ours {
-        return Err(unusable(site, "it is a copy of another cluster"));
+    if postgres::system_identifier(layout, replica)? != ours {
+        return Err(unusable(site, replica, "it is a copy of another cluster"));
     }
     Ok(())
 }
 
-async fn copy_primary(site: &Site, unfinished: &Path) -> Result<()> {
-    info!("copying the primary for the replica");
+async fn copy_primary(site: &Site, replica: Server, unfinished: &Path) -> Result<()> {
+    info!("copying the primary for the {replica}");
     files::replace_directory(unfinished, 0o700, site.layout.user())?;
     let port = site.port(Server::Primary).to_string();
     let mut arguments: Vec<OsString> =
         ["--host", "127.0.0.1", "--port", &port, "--username", REPLICATOR]
             .map(OsString::from)
             .to_vec();
-    arguments.extend(["--no-password", "--wal-method", "stream", "--slot", SLOT].map(Into::into));
+    arguments.extend(
+        ["--no-password", "--wal-method", "stream", "--slot", replica.name()].map(Into::into),
+    );
     arguments.extend(["--checkpoint", "fast", "--pgdata"].map(Into::into));
     arguments.push(unfinished.into());
     if site.options.durability == Durability::Volatile {
@@ -150,34 +165,35 @@ async fn copy_primary(site: &Site, unfinished: &Path) -> Result<()> {
     files::write_private(&unfinished.join(STANDBY_MARK), "", user)
 }
 
-fn own_settings(site: &Site) -> Result<[(&'static str, String); 2]> {
-    let password_file = site.layout.server(Server::Replica).join(PASSWORD_FILE);
+fn own_settings(site: &Site, replica: Server) -> Result<[(&'static str, String); 2]> {
+    let password_file = site.layout.server(replica).join(PASSWORD_FILE);
     let line = format!("*:*:*:{REPLICATOR}:{}\n", site.replicator_password.reveal());
     files::write_private(&password_file, &line, Some(site.layout.user()))?;
+    let slot = replica.name();
     let connection = format!(
-        "host=127.0.0.1 port={} user={REPLICATOR} application_name={SLOT} passfile='{}'",
+        "host=127.0.0.1 port={} user={REPLICATOR} application_name={slot} passfile='{}'",
         site.port(Server::Primary),
         password_file.display().to_string().replace('\\', "\\\\").replace('\'', "\\'")
     );
-    Ok([("primary_conninfo", connection), ("primary_slot_name", SLOT.to_owned())])
+    Ok([("primary_conninfo", connection), ("primary_slot_name", slot.to_owned())])
 }
 
-async fn is_streaming(site: &Site) -> Result<bool> {
+async fn is_streaming(site: &Site, replica: Server) -> Result<bool> {
     // The replica answered a moment ago; if it does not now, its end is seen elsewhere.
-    let Ok(replica) = site.connect(Server::Replica).await else {
+    let Ok(client) = site.connect(replica).await else {
         return Ok(false);
     };
     let state = one_value_on(
-        Server::Replica,
-        &replica,
+        replica,
+        &client,
         "ask for the state of replication",
         "SELECT status FROM pg_stat_wal_receiver",
     );
     Ok(state.await?.as_deref() == Some("streaming"))
 }
 
-fn unusable(site: &Site, reason: &str) -> Error {
-    let path = site.layout.server(Server::Replica);
+fn unusable(site: &Site, replica: Server, reason: &str) -> Error {
+    let path = site.layout.server(replica);
     Error::ReplicaUnusable { path, reason: reason.to_owned() }
 }
 

@@ -43,7 +43,7 @@ const QUESTION_PATIENCE: Duration = Duration::from_secs(5);
 /// How a server of this kind is stopped, from polite to not.
 pub(crate) fn stop_steps(server: Server) -> &'static [StopStep] {
     match server {
-        Server::Primary | Server::Replica => &STOP_POSTGRES,
+        Server::Primary | Server::Replica(_) => &STOP_POSTGRES,
         Server::Pooler => &STOP_POOLER,
     }
 }

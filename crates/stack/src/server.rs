@@ -1,4 +1,4 @@
-//! The three servers by name, and what is said about them: running, stopped, ended.
+//! The servers by name, and what is said about them: running, stopped, ended.
 //!
 //! Owns the vocabulary that the other modules and the callers share. Refuses to do anything.
 
@@ -6,32 +6,53 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::Error;
 
+/// How many replicas a stack has at most: the primary keeps a slot for each, and some to spare.
+pub const MAX_REPLICAS: u16 = 8;
+
 /// One of the servers of a stack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Server {
     /// The PostgreSQL server that takes the writes.
     Primary,
-    /// The PostgreSQL server that follows it, and is only read.
-    Replica,
+    /// A PostgreSQL server that follows it, and is only read. The first is number 1.
+    Replica(u16),
     /// PgBouncer.
-    #[serde(rename = "pgbouncer")]
     Pooler,
 }
 
+/// The names of the replicas: of their directories, logs and slots, and behind the database's of their
+/// entries in the pooler.
+const REPLICA_NAMES: [&str; MAX_REPLICAS as usize] = [
+    "replica",
+    "replica_2",
+    "replica_3",
+    "replica_4",
+    "replica_5",
+    "replica_6",
+    "replica_7",
+    "replica_8",
+];
+
 impl Server {
     /// Who is stopped before whom: nobody may lose the server that it depends on.
-    pub const STOP_ORDER: [Self; 3] = [Self::Pooler, Self::Replica, Self::Primary];
+    pub fn stop_order() -> impl Iterator<Item = Self> {
+        [Self::Pooler].into_iter().chain(Self::replicas(MAX_REPLICAS)).chain([Self::Primary])
+    }
+
+    /// The first `count` replicas.
+    pub fn replicas(count: u16) -> impl Iterator<Item = Self> {
+        (1..=count).map(Self::Replica)
+    }
 
     /// The name of its directory and its log.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Primary => "primary",
-            Self::Replica => "replica",
+            // There are no others: the options are checked before anything is started.
+            Self::Replica(number @ 1..=MAX_REPLICAS) => REPLICA_NAMES[number as usize - 1],
+            Self::Replica(_) => "replica_x",
             Self::Pooler => "pgbouncer",
         }
     }
@@ -40,7 +61,7 @@ impl Server {
     pub const fn port_flag(self) -> &'static str {
         match self {
             Self::Primary => "--postgres-port",
-            Self::Replica => "--replica-port",
+            Self::Replica(_) => "--replica-port",
             Self::Pooler => "--pgbouncer-port",
         }
     }
@@ -82,7 +103,7 @@ pub struct Status {
     /// The process that holds the data directory. With servers running and nobody here, an
     /// interrupted run left them; [`down`](crate::down) stops them.
     pub owner_pid: Option<u32>,
-    /// Each server: primary, replica, PgBouncer.
+    /// Each server: primary, replicas, PgBouncer.
     pub servers: Vec<ServerStatus>,
 }
 

@@ -1,10 +1,11 @@
-//! The stack: three servers in one data directory, and the order among them.
+//! The stack: the servers in one data directory, and the order among them.
 //!
 //! Owns who starts after whom and stops before whom. Refuses to start twice in one directory.
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::task::Poll;
 
 use tokio_postgres::Config;
 
@@ -18,12 +19,12 @@ use crate::options::{PoolerSettings, Ports, StackOptions};
 use crate::preflight;
 use crate::running::RunningServer;
 use crate::secrets::Secret;
-use crate::server::{Server, ServerExit, ServerState, ServerStatus, Status, Stopped};
+use crate::server::{MAX_REPLICAS, Server, ServerExit, ServerState, ServerStatus, Status, Stopped};
 use crate::site::{SUPERUSER, Site};
 use crate::user::ServerUser;
 use crate::{pooler, primary, replica, tool};
 
-/// A PostgreSQL primary, its replica and PgBouncer, in one data directory.
+/// A PostgreSQL primary, its replicas and PgBouncer, in one data directory.
 ///
 /// Every `start_…` may be dropped at any moment (Ctrl-C in a `select!`), and called again or
 /// followed by [`stop`](Self::stop). Dropping the stack itself tells running servers to shut down
@@ -32,7 +33,7 @@ use crate::{pooler, primary, replica, tool};
 pub struct Stack {
     // Dropped in this order: the lock is held until the servers were told to shut down.
     pooler: Option<RunningServer>,
-    replica: Option<RunningServer>,
+    replicas: Vec<Option<RunningServer>>,
     primary: Option<RunningServer>,
     site: Site,
     _lock: DirectoryLock,
@@ -60,7 +61,8 @@ impl Stack {
         let superuser_password = Secret::obtain(&layout, "superuser")?;
         let replicator_password = Secret::obtain(&layout, "replicator")?;
         let site = Site { options, layout, programs, superuser_password, replicator_password };
-        Ok(Self { pooler: None, replica: None, primary: None, site, _lock: lock })
+        let replicas = Server::replicas(site.options.replicas).map(|_| None).collect();
+        Ok(Self { pooler: None, replicas, primary: None, site, _lock: lock })
     }
 
     /// More PostgreSQL settings, for servers that are started from now on.
@@ -85,17 +87,30 @@ impl Stack {
         primary::start(&self.site, &mut self.primary).await
     }
 
-    /// Copies the primary if there is no replica yet, or if the one there fell further behind than
+    /// Starts all replicas, one after another.
+    ///
+    /// # Errors
+    /// As [`start_replica`](Self::start_replica).
+    pub async fn start_replicas(&mut self) -> Result<()> {
+        for number in 1..=self.site.options.replicas {
+            self.start_replica(number).await?;
+        }
+        Ok(())
+    }
+
+    /// Copies the primary if there is no such replica yet, or if the one there fell further behind than
     /// the primary keeps WAL, and starts it. Returns once it follows the running primary.
     ///
     /// # Errors
     /// As for the primary; and [`Error::ReplicaUnusable`] for a directory that is not a standby of
-    /// this primary. That directory is left as it is.
-    pub async fn start_replica(&mut self) -> Result<()> {
-        if !self.site.options.replica {
-            return Err(crate::options::invalid("replica", "is turned off in the options"));
+    /// this primary. That directory is left as it is. [`Error::InvalidOption`] for a number that the
+    /// options do not have.
+    pub async fn start_replica(&mut self, number: u16) -> Result<()> {
+        let index = usize::from(number).checked_sub(1);
+        match index.and_then(|index| self.replicas.get_mut(index)) {
+            Some(slot) => replica::start(&self.site, Server::Replica(number), slot).await,
+            None => Err(crate::options::invalid("replicas", format!("has no number {number}"))),
         }
-        replica::start(&self.site, &mut self.replica).await
     }
 
     /// Starts PgBouncer; one that runs already takes over the settings. Returns once it answers.
@@ -118,14 +133,14 @@ impl Stack {
         pooler::reload(&self.site, settings, running)
     }
 
-    /// Stops all that runs: PgBouncer, the replica, the primary. Nothing running is fine.
+    /// Stops all that runs: PgBouncer, the replicas, the primary. Nothing running is fine.
     ///
     /// # Errors
     /// The first one, after all were tried. [`Error::StillRunning`] if a server could not even be
     /// killed.
     pub async fn stop(&mut self) -> Result<()> {
         let mut result = tool::stop_leftover(&self.site.layout).await;
-        for server in Server::STOP_ORDER {
+        for server in Server::stop_order() {
             let stopped = self.stop_server(server).await;
             result = result.and(stopped);
         }
@@ -137,8 +152,9 @@ impl Stack {
     /// # Errors
     /// As [`stop`](Self::stop).
     pub async fn stop_server(&mut self, server: Server) -> Result<()> {
-        let slot = self.slot(server);
-        if let Some(running) = slot {
+        if let Some(slot) = self.slot(server)
+            && let Some(running) = slot
+        {
             running.stop().await?;
             *slot = None;
         }
@@ -150,7 +166,7 @@ impl Stack {
     /// # Errors
     /// [`Error::NotRunning`] if it does not run.
     pub async fn kill_server(&mut self, server: Server) -> Result<()> {
-        let slot = self.slot(server);
+        let slot = self.slot(server).ok_or(Error::NotRunning { server })?;
         let running = slot.as_mut().ok_or(Error::NotRunning { server })?;
         running.kill().await?;
         *slot = None;
@@ -162,7 +178,7 @@ impl Stack {
     pub async fn wait_for_exit(&mut self) -> ServerExit {
         tokio::select! {
             exit = exit_of(&mut self.primary) => exit,
-            exit = exit_of(&mut self.replica) => exit,
+            exit = exit_of_any(&mut self.replicas) => exit,
             exit = exit_of(&mut self.pooler) => exit,
         }
     }
@@ -171,7 +187,9 @@ impl Stack {
     pub fn pid(&self, server: Server) -> Option<u32> {
         match server {
             Server::Primary => self.primary.as_ref(),
-            Server::Replica => self.replica.as_ref(),
+            Server::Replica(number) => {
+                self.replicas.get(usize::from(number).checked_sub(1)?)?.as_ref()
+            }
             Server::Pooler => self.pooler.as_ref(),
         }?
         .pid()
@@ -208,7 +226,7 @@ impl Stack {
         self.site.options.ports
     }
 
-    /// The superuser's password, on the primary and the replica.
+    /// The superuser's password, on the primary and the replicas.
     pub fn superuser_password(&self) -> &str {
         self.site.superuser_password.reveal()
     }
@@ -218,9 +236,9 @@ impl Stack {
         self.site.superuser_config(Server::Primary)
     }
 
-    /// How the superuser reaches the database `postgres` on the replica, directly.
-    pub fn replica_superuser_config(&self) -> Config {
-        self.site.superuser_config(Server::Replica)
+    /// How the superuser reaches the database `postgres` on a replica, directly.
+    pub fn replica_superuser_config(&self, number: u16) -> Config {
+        self.site.superuser_config(Server::Replica(number))
     }
 
     /// [`superuser_config`](Self::superuser_config) as a URL, for programs. Holds the password.
@@ -230,11 +248,12 @@ impl Stack {
         format!("postgresql://{SUPERUSER}:{}@{host}:{port}/postgres", self.superuser_password())
     }
 
-    fn slot(&mut self, server: Server) -> &mut Option<RunningServer> {
+    /// Where the server is held; none for a replica that the options do not have.
+    fn slot(&mut self, server: Server) -> Option<&mut Option<RunningServer>> {
         match server {
-            Server::Primary => &mut self.primary,
-            Server::Replica => &mut self.replica,
-            Server::Pooler => &mut self.pooler,
+            Server::Primary => Some(&mut self.primary),
+            Server::Replica(number) => self.replicas.get_mut(usize::from(number).checked_sub(1)?),
+            Server::Pooler => Some(&mut self.pooler),
         }
     }
 }
@@ -246,6 +265,19 @@ async fn exit_of(slot: &mut Option<RunningServer>) -> ServerExit {
     let exit = running.ended().await;
     *slot = None;
     exit
+}
+
+async fn exit_of_any(slots: &mut [Option<RunningServer>]) -> ServerExit {
+    let mut exits: Vec<_> = slots.iter_mut().map(|slot| Box::pin(exit_of(slot))).collect();
+    poll_fn(|context| {
+        for exit in &mut exits {
+            if let Poll::Ready(exit) = exit.as_mut().poll(context) {
+                return Poll::Ready(exit);
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Stops the servers that an interrupted run has left in a data directory, and says which. None is
@@ -282,14 +314,18 @@ pub async fn reset(data_dir: &Path) -> Result<()> {
 /// [`Error::NotADataDir`] for a directory that is none; [`Error::Io`] if its files are closed to
 /// this user.
 pub async fn status(data_dir: &Path) -> Result<Status> {
-    let servers = [Server::Primary, Server::Replica, Server::Pooler];
-    let Some(layout) = existing_layout(data_dir)? else {
+    let layout = existing_layout(data_dir)?;
+    // A second replica is no part of most directories, so it is shown where there is one.
+    let replicas = Server::replicas(MAX_REPLICAS).filter(|server| {
+        *server == Server::Replica(1) || layout.as_ref().is_some_and(|l| l.has_cluster(*server))
+    });
+    let servers = [Server::Primary].into_iter().chain(replicas).chain([Server::Pooler]);
+    let Some(layout) = &layout else {
         let stopped = servers.map(|server| ServerStatus { server, state: ServerState::Stopped });
-        return Ok(Status { owner_pid: None, servers: stopped.to_vec() });
+        return Ok(Status { owner_pid: None, servers: stopped.collect() });
     };
-    let servers: Result<Vec<_>> =
-        servers.into_iter().map(|server| leftovers::status(&layout, server)).collect();
-    Ok(Status { owner_pid: lock::owner_pid(&layout)?, servers: servers? })
+    let servers: Result<Vec<_>> = servers.map(|server| leftovers::status(layout, server)).collect();
+    Ok(Status { owner_pid: lock::owner_pid(layout)?, servers: servers? })
 }
 
 fn existing_layout(data_dir: &Path) -> Result<Option<Layout>> {

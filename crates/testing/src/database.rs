@@ -37,7 +37,8 @@ impl TestDatabase {
     /// # Panics
     /// As [`new`](Self::new).
     pub async fn on(servers: Servers) -> Self {
-        let name = format!("test_{}", random_hex().expect("there are random bytes"));
+        let random = || format!("test_{}", random_hex().expect("there are random bytes"));
+        let name = servers.replicated.clone().unwrap_or_else(random);
         let config = servers.config(&name, PREFIX).expect("the test's settings are right");
         connect(&servers.superuser_url)
             .await

@@ -9,4 +9,4 @@ mod servers;
 
 pub use database::TestDatabase;
 pub use proxy::{Proxy, Wire};
-pub use servers::{Servers, VARIABLE, free_port, temp_dir};
+pub use servers::{Servers, VARIABLE, free_port, free_ports_in_a_row, temp_dir};

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use tenantry_db::config::Layers;
 use tenantry_db::migrate::{Migrations, migrate_public};
 use tenantry_db::{AdminDb, Config, init, pooler};
-use tenantry_stack::{Durability, PoolerLogin, PoolerSettings, Ports, Stack, StackOptions};
+use tenantry_stack::{
+    Durability, PoolerLogin, PoolerSettings, Ports, Server, Stack, StackOptions, pooler_entry,
+};
 
 /// The environment variable that tells tests where the servers are.
 pub const VARIABLE: &str = "TENANTRY_TEST_SERVERS";
@@ -32,6 +34,10 @@ pub struct Servers {
     pub pgbouncer_port: u16,
     /// The superuser's connection to the database `postgres`.
     pub superuser_url: String,
+    /// Those of the replicas, which the test starts itself.
+    pub replica_ports: Vec<u16>,
+    /// The only database that the replicas can be read in by way of PgBouncer.
+    pub(crate) replicated: Option<String>,
     pub(crate) lane_secret: String,
     pub(crate) admin_password: String,
     /// Holds each database's erasure ledger.
@@ -71,17 +77,24 @@ impl Servers {
         let mut options = StackOptions::new(data_dir);
         options.ports =
             Ports { postgres: free_port()?, replica: free_port()?, pgbouncer: free_port()? };
-        options.replica = false;
+        options.replicas = 0;
         options.durability = Durability::Volatile;
         options.max_connections = 400;
         change(&mut options);
-        let ports = options.ports;
+        if options.replicas > 1 {
+            options.ports.replica = free_ports_in_a_row(options.replicas)?;
+        }
+        let (ports, database) = (options.ports, options.database.clone());
+        let replica_ports: Vec<u16> =
+            Server::replicas(options.replicas).map(|replica| ports.of(replica)).collect();
         let mut stack = Stack::open(options).await?;
         stack.start_primary().await?;
         let servers = Self {
             postgres_port: ports.postgres,
             pgbouncer_port: ports.pgbouncer,
             superuser_url: stack.superuser_url(),
+            replicated: (!replica_ports.is_empty()).then_some(database),
+            replica_ports,
             lane_secret: random_hex()?,
             admin_password: random_hex()?,
             ledgers: data_dir.join("ledgers"),
@@ -148,8 +161,25 @@ ledger_dir = \"{}\"
         ] {
             layers = test(layers, key, value.into());
         }
+        if !self.replica_ports.is_empty() {
+            let (pooled, direct) = self.replica_urls(database);
+            layers = test(layers, "database.replica_urls", pooled.into());
+            layers = test(layers, "database.replica_direct_urls", direct.into());
+        }
         // A test that wants one says so: others have no use for ten tenants more.
         test(layers, "tenants.ready_pool", 0.into())
+    }
+
+    /// The addresses of the replicas: by way of PgBouncer, and past it.
+    pub fn replica_urls(&self, database: &str) -> (Vec<String>, Vec<String>) {
+        let (replicas, pooler) = (Server::replicas(u16::MAX), self.pgbouncer_port);
+        let url = |port: u16, name: &str| format!("postgresql://127.0.0.1:{port}/{name}");
+        replicas
+            .zip(&self.replica_ports)
+            .map(|(replica, port)| {
+                (url(pooler, &pooler_entry(database, replica)), url(*port, database))
+            })
+            .unzip()
     }
 
     /// PgBouncer's settings, for a test that starts it again.
@@ -179,6 +209,21 @@ ledger_dir = \"{}\"
 /// If the system has none.
 pub fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// The first of several such ports that follow one another.
+///
+/// # Errors
+/// If none were found in a hundred attempts.
+pub fn free_ports_in_a_row(count: u16) -> anyhow::Result<u16> {
+    for _ in 0..100 {
+        let first = free_port()?;
+        let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if (0..count).all(|n| first.checked_add(n).is_some_and(free)) {
+            return Ok(first);
+        }
+    }
+    anyhow::bail!("there are no {count} free ports in a row")
 }
 
 /// A temporary directory that the servers' own user may enter.

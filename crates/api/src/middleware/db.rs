@@ -7,24 +7,27 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use tenantry_db::{Subdomain, TenantDb, TenantEntry, TenantId};
+use tenantry_db::{Subdomain, TenantDb, TenantEntry, TenantId, TenantRead};
 
 use super::auth::{claims, require};
-use super::host;
+use super::{consistency, host};
 use crate::auth::{Claims, Scope};
 use crate::problem::{Code, Problem};
 use crate::state::ApiState;
 
 const TENANT_HEADER: &str = "x-tenant-id";
 
-/// A tenant's database, for a caller who may read there.
-pub(crate) struct ReadTenant(pub(crate) TenantDb);
+/// A tenant's database, for a caller who may read there: never an older state than the caller's token
+/// stands for.
+pub(crate) struct ReadTenant(pub(crate) TenantRead);
 
 impl FromRequestParts<ApiState> for ReadTenant {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
-        tenant_db(parts, state, Intent::Read).await.map(Self)
+        let db = tenant_db(parts, state, Intent::Read).await?;
+        consistency::remember(parts, &db);
+        Ok(Self(consistency::read(parts, &db)))
     }
 }
 
@@ -35,7 +38,9 @@ impl FromRequestParts<ApiState> for WriteTenant {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
-        tenant_db(parts, state, Intent::Write).await.map(Self)
+        let db = tenant_db(parts, state, Intent::Write).await?;
+        consistency::remember(parts, &db);
+        Ok(Self(db))
     }
 }
 

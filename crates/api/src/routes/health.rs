@@ -51,7 +51,7 @@ pub(super) async fn live() -> Json<Value> {
 pub(super) async fn ready(State(state): State<ApiState>) -> Result<Json<Value>, Problem> {
     let mut reasons = state.readiness().reasons(state.installation()).await;
     let code = match (reasons.is_empty(), state.verifier().has_keys()) {
-        (true, true) => return Ok(Json(ready_body(&state.backups().warnings()))),
+        (true, true) => return Ok(Json(ready_with(&state))),
         (true, false) => Code::KeysUnavailable,
         (false, _) => Code::DatabaseUnavailable,
     };
@@ -61,12 +61,20 @@ pub(super) async fn ready(State(state): State<ApiState>) -> Result<Json<Value>, 
     Err(Problem::new(code, "the service can't serve tenants").with_errors(reasons))
 }
 
-/// Whatever is wrong with the backups, tenants are served.
-fn ready_body(warnings: &[FieldError]) -> Value {
-    if warnings.is_empty() {
-        return json!({ "status": "ready" });
+/// Whatever is wrong with the backups or the replicas, tenants are served: the primary answers.
+fn ready_with(state: &ApiState) -> Value {
+    let mut body = json!({ "status": "ready" });
+    let warnings = state.backups().warnings();
+    if !warnings.is_empty() {
+        body["warnings"] = json!(warnings);
     }
-    json!({ "status": "ready", "warnings": warnings })
+    let views = state.installation().replicas().views();
+    if !views.is_empty() {
+        // Without addresses: anybody may ask.
+        let shown = views.iter().map(|v| json!({ "state": v.state, "reasons": v.reasons }));
+        body["replicas"] = shown.collect();
+    }
+    body
 }
 
 /// The direct connection, and whether the public schema is what this program needs.

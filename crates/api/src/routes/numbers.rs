@@ -40,5 +40,6 @@ pub(super) async fn show(
 ) -> ([(HeaderName, &'static str); 1], String) {
     const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
     state.erasures().refresh(&state).await;
+    state.metrics().note_replicas(state.installation().replicas());
     ([(header::CONTENT_TYPE, FORMAT)], state.metrics().render())
 }

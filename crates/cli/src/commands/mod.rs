@@ -12,6 +12,7 @@ mod init;
 mod lanes;
 mod migrate;
 mod psql;
+mod replica;
 mod serve;
 mod status;
 mod tenant;
@@ -37,6 +38,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Migrate(migrate) => migrate::run(&common, &migrate).await,
         Command::Tenant(tenant) => tenant::run(&common, &tenant).await,
         Command::Lanes(lanes) => lanes::run(&common, &lanes).await,
+        Command::Replica(replica) => replica::run(&common, &replica).await,
         Command::Backup(backup) => backup::run(&common, &backup).await,
         Command::Token(token) => token::run(&common, &token).await,
         Command::Audit(audit) => audit::run(&common, &audit).await,

@@ -126,7 +126,7 @@ async fn restart(stack: &mut Stack, config: &Config, exit: ServerExit) -> anyhow
     let step = Step::begin(format!("starting {} again", exit.server.name()));
     match exit.server {
         Server::Primary => stack.start_primary().await?,
-        Server::Replica => stack.start_replica().await?,
+        Server::Replica(number) => stack.start_replica(number).await?,
         Server::Pooler => stack.start_pooler(&pooler_settings(config)?).await?,
     }
     step.end(&format!("{} runs again", exit.server.name()));
@@ -179,7 +179,7 @@ fn options(args: &Up, data_dir: &Path) -> StackOptions {
         replica: args.replica_port,
         pgbouncer: args.pgbouncer_port,
     };
-    options.replica = !args.no_replica;
+    options.replicas = args.replicas();
     options.database = DATABASE.to_owned();
     options.max_connections = MAX_CONNECTIONS;
     options
@@ -219,10 +219,11 @@ async fn start(
         ));
     }
 
-    if !args.no_replica {
-        let step = Step::begin("starting the replica");
-        stack.start_replica().await?;
-        step.end(&format!("replica on 127.0.0.1:{}", ports.replica));
+    for number in 1..=args.replicas() {
+        let replica = Server::Replica(number);
+        let step = Step::begin(format!("starting the {replica}"));
+        stack.start_replica(number).await?;
+        step.end(&format!("{replica} on 127.0.0.1:{}", ports.of(replica)));
     }
     let step = Step::begin("starting PgBouncer");
     stack.start_pooler(&pooler_settings(config)?).await?;
@@ -270,7 +271,7 @@ fn configure(args: &Up, stack: &Stack, config_path: &Path) -> anyhow::Result<Con
         &Decided {
             http_port: args.http_port,
             postgres_port: ports.postgres,
-            replica_port: (!args.no_replica).then_some(ports.replica),
+            replica_ports: Server::replicas(args.replicas()).map(|r| ports.of(r)).collect(),
             pgbouncer_port: ports.pgbouncer,
             database: DATABASE,
             lanes: args.lanes,

@@ -33,6 +33,7 @@ const KNOWN_VARIABLES: &[(&str, &str)] = &[
     ("DATABASE_URL", "database.url"),
     ("DATABASE_DIRECT_URL", "database.direct_url"),
     ("DATABASE_REPLICA_URLS", "database.replica_urls"),
+    ("DATABASE_REPLICA_DIRECT_URLS", "database.replica_direct_urls"),
 ];
 
 /// Settings by dotted key, each with the place it came from.

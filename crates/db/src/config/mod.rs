@@ -8,6 +8,7 @@ mod erasure;
 mod export;
 mod layers;
 mod read;
+mod replicas;
 mod show;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ pub use erasure::{Erasure, parse_retention};
 pub use export::{Export, OmittedColumn};
 pub use layers::{DEFAULTS, Layers};
 pub use read::Reader;
+pub use replicas::Replicas;
 
 /// All settings of an installation.
 #[derive(Debug, Clone)]
@@ -46,6 +48,8 @@ pub struct Config {
     pub export: Export,
     /// How tenants are looked up.
     pub directory: Directory,
+    /// When a replica is read from.
+    pub replicas: Replicas,
     /// Where migrations come from, and their limits.
     pub migrations: Migrations,
     /// What `init` needs, and nothing else does.
@@ -62,6 +66,8 @@ pub struct Database {
     pub(crate) direct_url: Option<tokio_postgres::Config>,
     /// PgBouncer's entries for the replicas.
     pub replica_urls: Vec<tokio_postgres::Config>,
+    /// The same replicas past PgBouncer; none, or as many.
+    pub replica_direct_urls: Vec<tokio_postgres::Config>,
     /// How long to wait for a connection.
     pub connect_timeout: Duration,
     /// How long a request waits for a connection of its lane.
@@ -224,6 +230,13 @@ impl Config {
                     .push(format!("`{key}` is not set: commands that need it will refuse to run"));
             }
         }
+        if !self.database.replica_urls.is_empty() && self.database.replica_direct_urls.is_empty() {
+            remarks.push(
+                "`database.replica_direct_urls` is not set: no replica is read from, since nobody can \
+                 look at its health"
+                    .to_owned(),
+            );
+        }
         remarks
     }
 }
@@ -265,6 +278,24 @@ impl Database {
         password: &Secret,
     ) -> Result<tokio_postgres::Config, Error> {
         Ok(as_login(self.direct()?, login, password))
+    }
+
+    /// PgBouncer's entries for the replicas, as this login.
+    pub(crate) fn replicas_pooled(
+        &self,
+        login: &str,
+        password: &Secret,
+    ) -> Vec<tokio_postgres::Config> {
+        self.replica_urls.iter().map(|url| as_login(url, login, password)).collect()
+    }
+
+    /// The replicas past PgBouncer, as this login.
+    pub(crate) fn replicas_direct(
+        &self,
+        login: &str,
+        password: &Secret,
+    ) -> Vec<tokio_postgres::Config> {
+        self.replica_direct_urls.iter().map(|url| as_login(url, login, password)).collect()
     }
 
     /// The name of the installation's database.

@@ -10,8 +10,8 @@ use toml::Value;
 
 use super::erasure::parse_retention;
 use super::{
-    Audit, Config, Database, Directory, Erasure, Export, Init, Lanes, Layers, Migrations, Tenants,
-    Tier,
+    Audit, Config, Database, Directory, Erasure, Export, Init, Lanes, Layers, Migrations, Replicas,
+    Tenants, Tier,
 };
 use crate::error::Error;
 use crate::ids::LaneId;
@@ -48,6 +48,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, Error> {
         unannounced_ttl: reader.duration("directory.unannounced_ttl"),
         max_entries: reader.integer("directory.max_entries", 1..=i64::from(u16::MAX)),
     };
+    let replicas = Replicas::read(&mut reader, &database);
     let migrations = migrations(&mut reader);
     let init = Init {
         superuser_url: reader.url("init.superuser_url"),
@@ -68,6 +69,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, Error> {
             audit,
             export,
             directory,
+            replicas,
             migrations,
             init,
             layers,
@@ -81,6 +83,7 @@ fn database(reader: &mut Reader<'_>) -> Database {
         url: reader.url("database.url"),
         direct_url: reader.url("database.direct_url"),
         replica_urls: reader.urls("database.replica_urls"),
+        replica_direct_urls: reader.urls("database.replica_direct_urls"),
         connect_timeout: reader.duration("database.connect_timeout"),
         acquire_timeout: reader.duration("database.acquire_timeout"),
         direct_connections: reader.integer("database.direct_connections", 1..=100).into(),
@@ -285,6 +288,11 @@ impl Reader<'_> {
                 Duration::from_secs(1)
             }
         }
+    }
+
+    /// A duration that may be empty.
+    pub(super) fn optional_duration(&mut self, key: &str) -> Option<Duration> {
+        if self.text(key).is_empty() { None } else { Some(self.duration(key)) }
     }
 
     /// A duration of up to ten years, and of days, too; none for a bad one.

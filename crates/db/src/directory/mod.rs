@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use moka::Expiry;
 use moka::future::Cache;
+use tokio_postgres::types::PgLsn;
 
 use self::erased::ErasureGate;
 use crate::bind;
@@ -20,7 +21,7 @@ use crate::config::{Config, Tier};
 use crate::direct::ReaderDb;
 use crate::error::Error;
 use crate::ids::{LaneId, Subdomain, TenantId, TenantRef};
-use crate::models::tenants::{Status, Tenant, find_tenant};
+use crate::models::tenants::{Status, Tenant, find_tenant_at};
 use crate::slots::{Slots, TenantSlots};
 
 /// What serving a tenant takes.
@@ -42,6 +43,9 @@ pub struct TenantEntry {
     pub(crate) slots: Arc<TenantSlots>,
     /// The bind, ready to be sent.
     pub(crate) bind: String,
+    /// Where the primary's WAL stood when this was read: whatever happened to the tenant before lies
+    /// before it. A replica that has not come so far may let in who is shut out here.
+    pub(crate) known_at: PgLsn,
 }
 
 type Found = Option<Arc<TenantEntry>>;
@@ -171,14 +175,14 @@ impl Directory {
 
     /// Forgets that a new tenant was not there.
     pub async fn learn(&self, tenant: &Tenant) {
-        self.forget(&self.entry(tenant)).await;
+        self.forget_names(Some(tenant.id), tenant.subdomain.as_deref()).await;
     }
 
     async fn find_by(&self, key: TenantRef) -> Result<Option<Arc<TenantEntry>>, Error> {
         let read = async {
             self.gate.pass(&self.reader).await?;
-            let tenant = find_tenant(&self.reader, &key).await?;
-            Ok(tenant.map(|tenant| Arc::new(self.entry(&tenant))))
+            let found = find_tenant_at(&self.reader, &key).await?;
+            Ok(found.map(|(tenant, at)| Arc::new(self.entry(&tenant, at))))
         };
         let before = self.news.changes.load(Ordering::Acquire);
         let found = self.cache.try_get_with_by_ref(&key, read).await.map_err(Error::Shared);
@@ -194,7 +198,7 @@ impl Directory {
         self.gate.pass(&self.reader).await
     }
 
-    fn entry(&self, tenant: &Tenant) -> TenantEntry {
+    fn entry(&self, tenant: &Tenant, known_at: PgLsn) -> TenantEntry {
         let limits = self.config.tier(&tenant.tier);
         TenantEntry {
             id: tenant.id,
@@ -206,6 +210,7 @@ impl Directory {
             limits: *limits,
             slots: self.slots.of(tenant.id, limits),
             bind: bind::statement(tenant.schema(), limits),
+            known_at,
         }
     }
 }

@@ -3,7 +3,7 @@
 use deadpool_postgres::Object;
 use tokio_postgres::types::Type;
 
-use super::{Check, audit, grants, kept_schemas, purges, ready_pool, roles, shells};
+use super::{Check, audit, grants, kept_schemas, purges, ready_pool, roles, shells, slots};
 use crate::config::Config;
 use crate::direct::{AdminDb, ReaderDb};
 use crate::error::{Doing, Error};
@@ -19,6 +19,7 @@ pub(super) async fn checks(config: &Config, migrations: &Migrations) -> Vec<Chec
     let mut checks = vec![primary];
     checks.push(or_error("roles", roles::check(&db, config).await));
     checks.push(or_error("hardening", hardening(&db, config).await));
+    checks.push(or_error("replication", slots::check(&db).await));
     match ReaderDb::new(config) {
         Ok(reader) => {
             let fleet = migration_heads(&reader, migrations).await;

@@ -11,6 +11,7 @@ mod purges;
 mod ready_pool;
 mod roles;
 mod shells;
+mod slots;
 
 use serde::{Deserialize, Serialize};
 

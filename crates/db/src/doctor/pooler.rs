@@ -2,9 +2,10 @@
 
 use super::Check;
 use crate::config::Config;
-use crate::direct::{connect_once, server_name};
+use crate::direct::connect_once;
 use crate::error::{Doing, Error};
 use crate::pooler;
+use crate::replicas::{self, Reason, ReplicaView, State};
 
 /// A day would be too long: with 10,000 tenants a connection grows to a gigabyte.
 const MAX_LIFETIME_S: u32 = 4 * 3600;
@@ -22,14 +23,27 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
         Err(error) => return vec![Check::error("pgbouncer", &error)],
     }];
     checks.push(lanes(config).await.unwrap_or_else(|error| Check::error("lanes", &error)));
-    for replica in &config.database.replica_urls {
-        checks.push(
-            replica_check(config, replica)
-                .await
-                .unwrap_or_else(|error| Check::error("replica", &error)),
-        );
+    match replicas::inspect(config).await {
+        Ok(views) => checks.extend(views.iter().map(replica)),
+        Err(error) => checks.push(Check::error("replica", &error)),
     }
     checks
+}
+
+/// What a look at a replica found. Not a failure: the primary answers for it.
+fn replica(view: &ReplicaView) -> Check {
+    const NAME: &str = "replica";
+    if view.state == State::Healthy {
+        return Check::ok(NAME, format!("{} may be read from", view.name));
+    }
+    let reasons: Vec<&str> = view.reasons.iter().map(|reason| reason.in_words()).collect();
+    let promoted = [Reason::NotAReplica, Reason::OtherTimeline];
+    let hint = if view.reasons.iter().any(|reason| promoted.contains(reason)) {
+        "docs/runbooks/promotion.md"
+    } else {
+        "docs/runbooks/replica-lag.md says what each means"
+    };
+    Check::warning(NAME, format!("{} {}", view.name, reasons.join(", ")), hint)
 }
 
 async fn mode(config: &Config) -> Result<Check, Error> {
@@ -94,26 +108,4 @@ async fn lanes(config: &Config) -> Result<Check, Error> {
         "lanes",
         format!("{} lanes reach the primary through PgBouncer", config.lanes.count),
     ))
-}
-
-async fn replica_check(config: &Config, replica: &tokio_postgres::Config) -> Result<Check, Error> {
-    let login =
-        config.roles.lane(config.lanes.in_use().next().expect("`lanes.count` is at least 1"));
-    let mut server = replica.clone();
-    server.user(&login).password(config.lanes.secret()?.password(&login).expose());
-    let shown = server_name(&server);
-    let client = connect_once(&server, config.database.connect_timeout).await?;
-    let row = client
-        .query_typed_one("SELECT pg_is_in_recovery()", &[])
-        .await
-        .doing(format!("reach the replica {shown} through PgBouncer"))?;
-    Ok(if row.get(0) {
-        Check::ok("replica", format!("{shown} answers and is in recovery"))
-    } else {
-        Check::failed(
-            "replica",
-            format!("{shown} is not a replica"),
-            "`database.replica_urls` must name PgBouncer's entries for replicas",
-        )
-    })
 }

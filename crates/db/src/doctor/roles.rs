@@ -62,7 +62,8 @@ pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> 
 }
 
 /// Who is a member of what beyond what `init` and provisioning give: lanes of tenant roles, tenant
-/// roles of the group, the admin of the owner and of two groups of PostgreSQL's own. From
+/// roles of the group, the admin of the owner and of two groups of PostgreSQL's own, the rolemaker of one of
+/// these. From
 /// PostgreSQL 16 on, the rolemaker is a member of each role that it makes.
 async fn memberships(
     db: &Object,
@@ -75,6 +76,7 @@ async fn memberships(
     let allowed = vec![
         given(&roles.owner(), roles.admin()),
         given("pg_monitor", roles.admin()),
+        given("pg_monitor", roles.rolemaker()),
         given("pg_signal_backend", roles.admin()),
         given(&roles.tenant_group(), roles.rolemaker()),
     ];

@@ -135,12 +135,14 @@ pub(super) async fn prepare(
 
 fn control_functions(config: &Config) -> String {
     let roles = &config.roles;
-    include_str!("control.sql")
+    [include_str!("control.sql"), include_str!("replica.sql")]
+        .join("\n")
         .replace("{control}", roles.control_schema())
         .replace("{prefix}", &roles.to_string())
         .replace("{group}", &roles.tenant_group())
         .replace("{rolemaker}", &roles.rolemaker())
         .replace("{admin}", &roles.admin())
+        .replace("{reader}", &roles.reader())
         .replace("{last_lane}", &(LaneId::COUNT - 1).to_string())
 }
 

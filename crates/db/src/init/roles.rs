@@ -190,6 +190,8 @@ async fn ensure_memberships(
     for (group, member, admin_option) in [
         (roles.owner(), &admin, false),
         ("pg_monitor".to_owned(), &admin, false),
+        // For the one function that tells a replica's health.
+        ("pg_monitor".to_owned(), &rolemaker, false),
         ("pg_signal_backend".to_owned(), &admin, false),
         // From PostgreSQL 16 on, CREATEROLE alone does not let it hand out the group.
         (roles.tenant_group(), &rolemaker, true),

@@ -32,6 +32,8 @@ pub(super) const PUBLIC: &[(&str, &str)] = embedded!("public":
     "0009_seal_the_audit_log.down.sql",
     "0010_certify_erasures.up.sql",
     "0010_certify_erasures.down.sql",
+    "0011_keep_a_heartbeat.up.sql",
+    "0011_keep_a_heartbeat.down.sql",
     "0012_remember_backup_reports.up.sql",
     "0012_remember_backup_reports.down.sql",
     "0013_keep_replaced_schemas.up.sql",

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::page::{Listed, Page, Position};
 use crate::error::{Doing, Error};
 use crate::tenant_db::TenantDb;
+use crate::tenant_read::TenantRead;
 
 /// Where a piece stands on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,9 +179,9 @@ impl Content {
 /// Lists content, oldest first.
 ///
 /// # Errors
-/// Those of [`TenantDb::query`].
+/// Those of [`TenantRead::query`].
 pub async fn list_content(
-    db: &TenantDb,
+    db: &TenantRead,
     filter: &ContentFilter,
     page: &Page,
 ) -> Result<Listed<Content>, Error> {
@@ -212,8 +213,8 @@ pub async fn list_content(
 /// Finds a piece.
 ///
 /// # Errors
-/// Those of [`TenantDb::query`].
-pub async fn find_content(db: &TenantDb, id: Uuid) -> Result<Option<Content>, Error> {
+/// Those of [`TenantRead::query`].
+pub async fn find_content(db: &TenantRead, id: Uuid) -> Result<Option<Content>, Error> {
     let row = db
         .query_opt(
             concat!("SELECT ", columns!(), " FROM content WHERE id = $1"),

@@ -6,6 +6,7 @@ pub mod catalog;
 pub(crate) mod certificates;
 pub mod content;
 pub mod drill;
+pub mod heartbeat;
 pub mod holding;
 pub mod idempotency;
 pub(crate) mod kept_schemas;

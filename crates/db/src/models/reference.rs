@@ -4,7 +4,7 @@ use serde_json::Value;
 use tokio_postgres::Row;
 
 use crate::error::{Doing, Error};
-use crate::tenant_db::TenantDb;
+use crate::tenant_read::TenantRead;
 
 /// A country of ISO 3166-1.
 #[derive(Debug, Clone)]
@@ -46,8 +46,8 @@ pub struct Platform {
 /// All countries, by code.
 ///
 /// # Errors
-/// Those of [`TenantDb::query`].
-pub async fn list_countries(db: &TenantDb) -> Result<Vec<Country>, Error> {
+/// Those of [`TenantRead::query`].
+pub async fn list_countries(db: &TenantRead) -> Result<Vec<Country>, Error> {
     let rows = db
         .query(
             "SELECT alpha2, alpha3, numeric_code, name FROM public.countries ORDER BY alpha2",
@@ -68,8 +68,8 @@ pub async fn list_countries(db: &TenantDb) -> Result<Vec<Country>, Error> {
 /// All time zones, by name.
 ///
 /// # Errors
-/// Those of [`TenantDb::query`].
-pub async fn list_timezones(db: &TenantDb) -> Result<Vec<Timezone>, Error> {
+/// Those of [`TenantRead::query`].
+pub async fn list_timezones(db: &TenantRead) -> Result<Vec<Timezone>, Error> {
     let rows = db
         .query("SELECT name, alias_of, country_codes FROM public.timezones ORDER BY name", &[])
         .await?;
@@ -86,8 +86,8 @@ pub async fn list_timezones(db: &TenantDb) -> Result<Vec<Timezone>, Error> {
 /// All platforms, by key.
 ///
 /// # Errors
-/// Those of [`TenantDb::query`].
-pub async fn list_platforms(db: &TenantDb) -> Result<Vec<Platform>, Error> {
+/// Those of [`TenantRead::query`].
+pub async fn list_platforms(db: &TenantRead) -> Result<Vec<Platform>, Error> {
     let rows = db
         .query("SELECT key, name, kind, data FROM public.platform_metadata ORDER BY key", &[])
         .await?;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{PgLsn, Type};
 use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
@@ -90,6 +90,14 @@ macro_rules! columns {
 }
 pub(super) use columns;
 
+/// Evaluated while the row is read, and so after the moment as of which it is read. What was inserted, not
+/// what is flushed: a change is seen before it is flushed where its COMMIT did not wait for that.
+macro_rules! position {
+    () => {
+        ", CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() END AS known_at"
+    };
+}
+
 pub(crate) use columns as tenant_columns;
 
 /// Finds a tenant that people may see: `ready` ones and tombstones count as absent by subdomain,
@@ -98,6 +106,14 @@ pub(crate) use columns as tenant_columns;
 /// # Errors
 /// [`Error::Unavailable`] or [`Error::Database`].
 pub async fn find_tenant(reader: &ReaderDb, tenant: &TenantRef) -> Result<Option<Tenant>, Error> {
+    Ok(find_tenant_at(reader, tenant).await?.map(|(tenant, _)| tenant))
+}
+
+/// As [`find_tenant`], and yields where the primary's WAL stood: whatever is in the row lies before it.
+pub(crate) async fn find_tenant_at(
+    reader: &ReaderDb,
+    tenant: &TenantRef,
+) -> Result<Option<(Tenant, PgLsn)>, Error> {
     let db = reader.connection().await?;
     let row = match tenant {
         TenantRef::Id(id) => {
@@ -105,6 +121,7 @@ pub async fn find_tenant(reader: &ReaderDb, tenant: &TenantRef) -> Result<Option
                 concat!(
                     "SELECT ",
                     columns!(),
+                    position!(),
                     " FROM public.tenants WHERE id = $1 AND status <> 'ready'"
                 ),
                 &[(id.as_uuid(), Type::UUID)],
@@ -116,6 +133,7 @@ pub async fn find_tenant(reader: &ReaderDb, tenant: &TenantRef) -> Result<Option
                 concat!(
                     "SELECT ",
                     columns!(),
+                    position!(),
                     " FROM public.tenants WHERE subdomain = $1 AND status <> 'ready'"
                 ),
                 &[(&subdomain.as_str(), Type::TEXT)],
@@ -123,7 +141,10 @@ pub async fn find_tenant(reader: &ReaderDb, tenant: &TenantRef) -> Result<Option
             .await
         }
     };
-    row.doing("look up a tenant")?.as_ref().map(Tenant::from_row).transpose()
+    let Some(row) = row.doing("look up a tenant")? else { return Ok(None) };
+    // Unknown on a server in recovery: then nothing that is known here can be relied on elsewhere.
+    let at: Option<PgLsn> = row.try_get("known_at").doing("read where the WAL stood")?;
+    Ok(Some((Tenant::from_row(&row)?, at.unwrap_or(PgLsn::from(u64::MAX)))))
 }
 
 /// As [`find_tenant`], where the tenant must exist.

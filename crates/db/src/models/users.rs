@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::page::{Listed, Page, Position};
 use crate::error::{Doing, Error};
 use crate::tenant_db::TenantDb;
+use crate::tenant_read::TenantRead;
 
 /// A user. The password's hash is not among its fields.
 #[derive(Debug, Clone)]
@@ -111,9 +112,9 @@ impl User {
 /// Lists users, oldest first.
 ///
 /// # Errors
-/// Those of [`TenantDb::query`].
+/// Those of [`TenantRead::query`].
 pub async fn list_users(
-    db: &TenantDb,
+    db: &TenantRead,
     filter: &UserFilter,
     page: &Page,
 ) -> Result<Listed<User>, Error> {
@@ -145,8 +146,8 @@ pub async fn list_users(
 /// Finds a user.
 ///
 /// # Errors
-/// Those of [`TenantDb::query`].
-pub async fn find_user(db: &TenantDb, id: Uuid) -> Result<Option<User>, Error> {
+/// Those of [`TenantRead::query`].
+pub async fn find_user(db: &TenantRead, id: Uuid) -> Result<Option<User>, Error> {
     let row = db
         .query_opt(
             concat!("SELECT ", columns!(), " FROM users WHERE id = $1"),

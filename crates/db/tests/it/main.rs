@@ -20,6 +20,7 @@ mod provisioning;
 mod purging;
 mod ready_pool;
 mod ready_pool_failures;
+mod replicas;
 mod rig;
 mod rights;
 mod sealing;

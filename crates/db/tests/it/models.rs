@@ -53,7 +53,7 @@ async fn a_user_is_created_found_changed_and_deleted() {
     assert!(matches!(taken, Error::EmailTaken), "{taken}");
     // Another tenant may have the same address, and does not know this user.
     users::create_user(&globex, &new_user("ann@example.org")).await.unwrap();
-    assert!(users::find_user(&globex, user.id).await.unwrap().is_none());
+    assert!(users::find_user(&globex.read(), user.id).await.unwrap().is_none());
     assert!(users::update_user(&globex, user.id, &UserPatch::default()).await.unwrap().is_none());
     assert!(!users::delete_user(&globex, user.id).await.unwrap());
 
@@ -72,7 +72,7 @@ async fn a_user_is_created_found_changed_and_deleted() {
 
     assert!(users::delete_user(&acme, user.id).await.unwrap());
     assert!(!users::delete_user(&acme, user.id).await.unwrap());
-    assert!(users::find_user(&acme, user.id).await.unwrap().is_none());
+    assert!(users::find_user(&acme.read(), user.id).await.unwrap().is_none());
 }
 
 #[tokio::test]
@@ -90,7 +90,7 @@ async fn lists_page_through_all_rows_also_of_one_moment() {
     let mut seen: Vec<User> = Vec::new();
     let mut page = Page { after: None, limit: 3 };
     loop {
-        let listed = users::list_users(&acme, &UserFilter::default(), &page).await.unwrap();
+        let listed = users::list_users(&acme.read(), &UserFilter::default(), &page).await.unwrap();
         seen.extend(listed.rows);
         match listed.next {
             Some(next) => page.after = Some(next),
@@ -101,9 +101,9 @@ async fn lists_page_through_all_rows_also_of_one_moment() {
     emails.sort();
     assert_eq!(emails, (0..7).map(|n| format!("u{n}@example.org")).collect::<Vec<_>>());
     let one = UserFilter { email: Some("U3@example.org".to_owned()), role: None };
-    assert_eq!(users::list_users(&acme, &one, &FIRST).await.unwrap().rows.len(), 1);
+    assert_eq!(users::list_users(&acme.read(), &one, &FIRST).await.unwrap().rows.len(), 1);
     let none = UserFilter { email: None, role: Some("' OR true --".to_owned()) };
-    assert!(users::list_users(&acme, &none, &FIRST).await.unwrap().rows.is_empty());
+    assert!(users::list_users(&acme.read(), &none, &FIRST).await.unwrap().rows.is_empty());
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn content_keeps_its_authors_and_rules() {
         content::create_content(&acme, &new_content("Two", ContentStatus::Archived)).await.unwrap();
     assert_eq!((one.number, two.number, one.author_id), (1, 2, Some(ann.id)));
     assert_eq!(one.tags, ["a", "b"]);
-    assert!(content::find_content(&globex, one.id).await.unwrap().is_none());
+    assert!(content::find_content(&globex.read(), one.id).await.unwrap().is_none());
 
     // An author of another tenant is no author here.
     let stranger = users::create_user(&globex, &new_user("g@example.org")).await.unwrap();
@@ -128,9 +128,12 @@ async fn content_keeps_its_authors_and_rules() {
     assert!(matches!(refused, Error::InvalidField { field: "author_id", .. }), "{refused}");
 
     let drafts = ContentFilter { status: Some(ContentStatus::Draft), author_id: None };
-    assert_eq!(content::list_content(&acme, &drafts, &FIRST).await.unwrap().rows.len(), 1);
+    assert_eq!(content::list_content(&acme.read(), &drafts, &FIRST).await.unwrap().rows.len(), 1);
     let anns = ContentFilter { status: None, author_id: Some(ann.id) };
-    assert_eq!(content::list_content(&acme, &anns, &FIRST).await.unwrap().rows[0].id, one.id);
+    assert_eq!(
+        content::list_content(&acme.read(), &anns, &FIRST).await.unwrap().rows[0].id,
+        one.id
+    );
 
     let patch = ContentPatch {
         title: Some("Uno".to_owned()),
@@ -153,9 +156,11 @@ async fn content_keeps_its_authors_and_rules() {
 async fn shared_tables_and_the_schemas_description_are_read() {
     let db = TestDatabase::new().await;
     let acme = tenant(&db, "acme").await;
-    assert_eq!(list_countries(&acme).await.unwrap().len(), 249);
-    assert!(list_timezones(&acme).await.unwrap().iter().any(|zone| zone.name == "Europe/Berlin"));
-    assert_eq!(list_platforms(&acme).await.unwrap().len(), 20);
+    assert_eq!(list_countries(&acme.read()).await.unwrap().len(), 249);
+    assert!(
+        list_timezones(&acme.read()).await.unwrap().iter().any(|zone| zone.name == "Europe/Berlin")
+    );
+    assert_eq!(list_platforms(&acme.read()).await.unwrap().len(), 20);
     let tables = list_tables(&db.reader, acme.tenant().id.schema()).await.unwrap();
     assert_eq!(tables.len(), 9);
     let users = tables.iter().find(|table| table.name == "users").unwrap();

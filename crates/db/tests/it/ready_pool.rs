@@ -122,7 +122,7 @@ async fn one_that_somebody_is_taking_is_passed_over_and_not_waited_for() {
     assert_eq!(db.tenant("second").await.id, pool[1]);
     let direct = db.tenant("direct").await;
     assert!(!pool.contains(&direct.id));
-    drop(tx);
+    tx.rollback().await.unwrap();
     assert_eq!(db.tenant("first").await.id, pool[0]);
 }
 

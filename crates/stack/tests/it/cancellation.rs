@@ -39,7 +39,7 @@ async fn a_start_goes_on_after_many_interruptions() {
     for _ in 0..12 {
         let start = async {
             stack.start_primary().await.unwrap();
-            stack.start_replica().await.unwrap();
+            stack.start_replica(1).await.unwrap();
             stack.start_pooler(&settings()).await.unwrap();
         };
         let _ = tokio::time::timeout(patience, start).await;

@@ -44,7 +44,7 @@ impl Place {
     }
 
     pub(crate) fn without_replica(&self) -> StackOptions {
-        StackOptions { replica: false, ..self.options() }
+        StackOptions { replicas: 0, ..self.options() }
     }
 
     /// The processes that have this place on their command line, but not this test.
@@ -98,11 +98,17 @@ fn ports_array(ports: Ports) -> [u16; 3] {
     [ports.postgres, ports.replica, ports.pgbouncer]
 }
 
-/// All held at once, so that they differ.
+/// All held at once, so that they differ. The one behind the replica's is free, too.
 fn free_ports() -> Ports {
-    let held: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let held: Vec<_> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let port = |index: usize| held[index].local_addr().unwrap().port();
-    Ports { postgres: port(0), replica: port(1), pgbouncer: port(2) }
+    loop {
+        let first = TcpListener::bind("127.0.0.1:0").unwrap();
+        let replica = first.local_addr().unwrap().port();
+        if replica < u16::MAX && TcpListener::bind(("127.0.0.1", replica + 1)).is_ok() {
+            return Ports { postgres: port(0), replica, pgbouncer: port(1) };
+        }
+    }
 }
 
 pub(crate) fn settings() -> PoolerSettings {
@@ -116,7 +122,7 @@ pub(crate) fn settings() -> PoolerSettings {
 
 pub(crate) async fn start_all(stack: &mut Stack) {
     stack.start_primary().await.unwrap();
-    stack.start_replica().await.unwrap();
+    stack.start_replicas().await.unwrap();
     stack.start_pooler(&settings()).await.unwrap();
 }
 

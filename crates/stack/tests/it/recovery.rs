@@ -19,7 +19,7 @@ async fn data_survives_the_death_of_everything() {
     fill(&stack).await;
     // The tests' servers do not flush at commit.
     value(&stack.superuser_config(), "CHECKPOINT").await;
-    for server in Server::STOP_ORDER {
+    for server in [Server::Pooler, Server::Replica(1), Server::Primary] {
         kill_9(stack.pid(server).unwrap());
     }
     drop(stack);
@@ -92,7 +92,7 @@ async fn down_stops_what_an_interrupted_run_left() {
     run_and_kill(&place).await;
     let stopped = down(&place.data_dir()).await.unwrap();
     let servers: Vec<Server> = stopped.iter().map(|it| it.server).collect();
-    assert_eq!(servers, Server::STOP_ORDER);
+    assert_eq!(servers, [Server::Pooler, Server::Replica(1), Server::Primary]);
     place.expect_no_processes().await;
     assert_eq!(down(&place.data_dir()).await.unwrap(), []);
 }

@@ -20,7 +20,7 @@ async fn busy_ports_are_all_named_with_their_flags() {
     let error = Stack::open(options.clone()).await.unwrap_err();
     let Error::PortInUse { ports } = &error else { panic!("{error:?}") };
     let servers: Vec<Server> = ports.iter().map(|busy| busy.server).collect();
-    assert_eq!(servers, [Server::Replica, Server::Pooler]);
+    assert_eq!(servers, [Server::Replica(1), Server::Pooler]);
     assert!(error.to_string().contains(&options.ports.replica.to_string()));
     let hint = error.hint().unwrap();
     assert!(hint.contains("--replica-port") && hint.contains("--pgbouncer-port"), "{hint}");

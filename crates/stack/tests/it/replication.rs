@@ -2,16 +2,16 @@
 
 use std::fs;
 
-use tenantry_stack::{Error, Server, Stack};
+use tenantry_stack::{Error, Server, Stack, StackOptions};
 
-use crate::place::{Place, connect, eventually, value};
+use crate::place::{Place, connect, eventually, fill, kill_9, pooled, settings, value};
 
 /// A stack whose replica was built and then stopped; the primary runs.
 async fn with_stopped_replica(place: &Place) -> Stack {
     let mut stack = Stack::open(place.options()).await.unwrap();
     stack.start_primary().await.unwrap();
-    stack.start_replica().await.unwrap();
-    stack.stop_server(Server::Replica).await.unwrap();
+    stack.start_replica(1).await.unwrap();
+    stack.stop_server(Server::Replica(1)).await.unwrap();
     fs::write(stack.data_dir().join("replica/was_here"), "").unwrap();
     stack
 }
@@ -30,14 +30,14 @@ async fn a_replica_catches_up_and_one_that_lost_its_slot_is_built_anew() {
     let primary = connect(&stack.superuser_config()).await;
     primary.batch_execute("CREATE TABLE seen AS SELECT 1 AS one").await.unwrap();
 
-    stack.start_replica().await.unwrap();
+    stack.start_replica(1).await.unwrap();
     assert!(mark.exists(), "it was copied without need");
-    let replica = stack.replica_superuser_config();
+    let replica = stack.replica_superuser_config(1);
     eventually("the table", async || value(&replica, "SELECT one FROM seen").await.is_some()).await;
 
-    stack.stop_server(Server::Replica).await.unwrap();
+    stack.stop_server(Server::Replica(1)).await.unwrap();
     primary.batch_execute("SELECT pg_drop_replication_slot('replica')").await.unwrap();
-    stack.start_replica().await.unwrap();
+    stack.start_replica(1).await.unwrap();
     assert!(!mark.exists(), "it was not copied anew");
     eventually("the table", async || value(&replica, "SELECT one FROM seen").await.is_some()).await;
     stack.stop().await.unwrap();
@@ -48,14 +48,14 @@ async fn a_promoted_replica_is_never_started_as_a_second_primary() {
     let place = Place::new();
     let mut stack = Stack::open(place.options()).await.unwrap();
     stack.start_primary().await.unwrap();
-    stack.start_replica().await.unwrap();
-    let promoted = value(&stack.replica_superuser_config(), "SELECT pg_promote()").await;
+    stack.start_replica(1).await.unwrap();
+    let promoted = value(&stack.replica_superuser_config(1), "SELECT pg_promote()").await;
     assert_eq!(promoted.as_deref(), Some("t"));
-    stack.stop_server(Server::Replica).await.unwrap();
+    stack.stop_server(Server::Replica(1)).await.unwrap();
 
-    assert_refused(&stack.start_replica().await.unwrap_err(), "promoted");
+    assert_refused(&stack.start_replica(1).await.unwrap_err(), "promoted");
     assert!(stack.data_dir().join("replica/PG_VERSION").exists());
-    assert_eq!(stack.pid(Server::Replica), None);
+    assert_eq!(stack.pid(Server::Replica(1)), None);
     stack.stop().await.unwrap();
 }
 
@@ -67,7 +67,7 @@ async fn the_replica_of_another_cluster_is_left_alone() {
     fs::remove_dir_all(stack.data_dir().join("primary")).unwrap();
     stack.start_primary().await.unwrap();
 
-    assert_refused(&stack.start_replica().await.unwrap_err(), "another cluster");
+    assert_refused(&stack.start_replica(1).await.unwrap_err(), "another cluster");
     assert!(stack.data_dir().join("replica/was_here").exists());
     stack.stop().await.unwrap();
 }
@@ -83,11 +83,11 @@ async fn a_replica_ahead_of_its_primary_is_told_at_once() {
         std::process::Command::new("cp").arg("-a").arg(&primary).arg(&old).status().unwrap();
     assert!(copied.success());
     stack.start_primary().await.unwrap();
-    stack.start_replica().await.unwrap();
+    stack.start_replica(1).await.unwrap();
     let client = connect(&stack.superuser_config()).await;
     client.batch_execute("CREATE TABLE lost AS SELECT generate_series(1, 100000)").await.unwrap();
     client.batch_execute("SELECT pg_switch_wal(); CHECKPOINT").await.unwrap();
-    let replica = stack.replica_superuser_config();
+    let replica = stack.replica_superuser_config(1);
     eventually("the table", async || value(&replica, "SELECT 1 FROM lost").await.is_some()).await;
     drop(client);
     stack.stop().await.unwrap();
@@ -95,7 +95,35 @@ async fn a_replica_ahead_of_its_primary_is_told_at_once() {
     fs::rename(&old, &primary).unwrap();
 
     stack.start_primary().await.unwrap();
-    assert_refused(&stack.start_replica().await.unwrap_err(), "ahead of the primary");
+    assert_refused(&stack.start_replica(1).await.unwrap_err(), "ahead of the primary");
     assert!(stack.data_dir().join("replica/was_here").exists());
+    stack.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn two_replicas_have_ports_slots_and_entries_of_their_own() {
+    let place = Place::new();
+    let mut stack = Stack::open(StackOptions { replicas: 2, ..place.options() }).await.unwrap();
+    stack.start_primary().await.unwrap();
+    fill(&stack).await;
+    stack.start_replicas().await.unwrap();
+    stack.start_pooler(&settings()).await.unwrap();
+    let slots = "SELECT string_agg(slot_name, ' ' ORDER BY slot_name) FROM pg_replication_slots \
+                 WHERE active";
+    let slots = value(&stack.superuser_config(), slots).await;
+    assert_eq!(slots.as_deref(), Some("replica replica_2"));
+    for (number, entry) in [(1, "shop_replica"), (2, "shop_replica_2")] {
+        let server = value(&pooled(&stack, entry), "SELECT current_setting('cluster_name')").await;
+        assert_eq!(server, Some(format!("tenantry {}", Server::Replica(number).name())));
+    }
+    let shown: Vec<_> = tenantry_stack::status(stack.data_dir()).await.unwrap().servers;
+    let shown: Vec<_> = shown.iter().map(|status| status.server.name()).collect();
+    assert_eq!(shown, ["primary", "replica", "replica_2", "pgbouncer"]);
+
+    kill_9(stack.pid(Server::Replica(2)).unwrap());
+    assert_eq!(stack.wait_for_exit().await.server, Server::Replica(2));
+    assert!(stack.pid(Server::Replica(1)).is_some());
+    stack.start_replica(2).await.unwrap();
+    assert!(stack.start_replica(3).await.is_err());
     stack.stop().await.unwrap();
 }

@@ -19,7 +19,7 @@ async fn everything_starts_serves_and_stops() {
     start_all(&mut stack).await;
     fill(&stack).await;
 
-    let mut replica = stack.replica_superuser_config();
+    let mut replica = stack.replica_superuser_config(1);
     replica.dbname("shop");
     eventually("the row on the replica", async || first_order(&replica).await.is_some()).await;
     for database in ["shop", "shop_replica"] {
@@ -32,7 +32,7 @@ async fn everything_starts_serves_and_stops() {
 
     let seen = status(stack.data_dir()).await.unwrap();
     assert_eq!(seen.owner_pid, Some(process::id()));
-    for server in Server::STOP_ORDER {
+    for server in [Server::Pooler, Server::Replica(1), Server::Primary] {
         assert!(is_running(&seen, server), "{seen:?}");
     }
 

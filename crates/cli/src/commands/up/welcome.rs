@@ -8,7 +8,7 @@ use serde::Serialize;
 use tenantry_api::Settings;
 use tenantry_api::auth::{Claims, Role, Scope, issue};
 use tenantry_db::Installation;
-use tenantry_stack::Stack;
+use tenantry_stack::{Server, Stack};
 
 use super::archiving;
 use crate::args::Up;
@@ -22,7 +22,7 @@ const TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct Welcome {
     api: String,
     primary: String,
-    replica: Option<String>,
+    replicas: Vec<String>,
     pgbouncer: String,
     /// None without backups.
     backups: Option<String>,
@@ -69,7 +69,7 @@ impl Welcome {
         let newcomer = free_subdomain(installation).await?;
         Ok(Self {
             primary: address(ports.postgres),
-            replica: (!args.no_replica).then(|| address(ports.replica)),
+            replicas: Server::replicas(args.replicas()).map(|r| address(ports.of(r))).collect(),
             pgbouncer: address(ports.pgbouncer),
             backups: archiving::shown(installation.config())?,
             data_dir: args.data_dir.path(),
@@ -86,10 +86,8 @@ impl Welcome {
 
     pub(crate) fn text(&self) -> String {
         let Self { api, primary, pgbouncer, platform_token, program, curl, .. } = self;
-        let replica = self
-            .replica
-            .as_ref()
-            .map_or_else(String::new, |address| format!("  replica    {address}\n"));
+        let replicas: String =
+            self.replicas.iter().map(|address| format!("  replica    {address}\n")).collect();
         let backups = self
             .backups
             .as_ref()
@@ -120,7 +118,7 @@ Tenantry is up; Ctrl-C stops it.
 
   API        {api}
   primary    {primary}
-{replica}  PgBouncer  {pgbouncer}
+{replicas}  PgBouncer  {pgbouncer}
 {backups}  directory  {directory}
 
 {tokens}",

@@ -10,7 +10,7 @@ use crate::texts;
 #[tokio::test]
 async fn the_reader_plans_on_a_replica() {
     let dir = temp_dir().unwrap();
-    let replica = |options: &mut tenantry_stack::StackOptions| options.replica = true;
+    let replica = |options: &mut tenantry_stack::StackOptions| options.replicas = 1;
     let (mut stack, servers) = Servers::start_with(dir.path(), 2, replica).await.unwrap();
     let fleet = Fleet::on(TestDatabase::on(servers).await, 20).await;
     fleet.write(&[LABEL, ("tenant/0102_more.up.sql", "-- no-transaction\nVACUUM item;")]);
@@ -20,7 +20,7 @@ async fn the_reader_plans_on_a_replica() {
         ("public/0100_x.up.sql", "CREATE TABLE x ();"),
         ("public/0100_x.down.sql", "DROP TABLE x;"),
     ]);
-    stack.start_replica().await.unwrap();
+    stack.start_replica(1).await.unwrap();
     let url = format!(
         "postgresql://{}@127.0.0.1:{}/{}",
         fleet.db.config.roles.admin(),

@@ -237,7 +237,7 @@ async fn a_service_completes_certificates_and_several_make_one() {
 }
 
 async fn replica_client(stack: &tenantry_stack::Stack) -> Client {
-    let mut config = stack.replica_superuser_config();
+    let mut config = stack.replica_superuser_config(1);
     config.dbname("postgres");
     let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -259,8 +259,8 @@ async fn until_complete(db: &TestDatabase, tenant: TenantId) -> Certificate {
 async fn a_replica_that_has_not_replayed_the_purge_leaves_it_incomplete_and_is_named() {
     let dir = temp_dir().unwrap();
     let (mut stack, servers) =
-        Servers::start_with(dir.path(), 2, |options| options.replica = true).await.unwrap();
-    stack.start_replica().await.unwrap();
+        Servers::start_with(dir.path(), 2, |options| options.replicas = 1).await.unwrap();
+    stack.start_replica(1).await.unwrap();
     let mut db = TestDatabase::on(servers).await;
     // It runs: no certificate waits for long.
     let one = purged(&db, "one").await;
@@ -282,7 +282,7 @@ async fn a_replica_that_has_not_replayed_the_purge_leaves_it_incomplete_and_is_n
     until_complete(&db, two.id).await;
     // It is away: its slot says that it may come back.
     drop(replica);
-    stack.stop_server(Server::Replica).await.unwrap();
+    stack.stop_server(Server::Replica(1)).await.unwrap();
     let (three, four) = (purged(&db, "three").await, purged(&db, "four").await);
     rewrite_statistics(&db.admin).await.unwrap();
     let points = open(&refresh(&db, three.id).await);
@@ -304,12 +304,15 @@ async fn a_replica_that_has_not_replayed_the_purge_leaves_it_incomplete_and_is_n
     let seen = &gone.document()["seen"]["replicas"]["servers"]["replica"];
     assert_eq!((&seen["declared_gone_by"], &seen["past"]), (&"test".into(), &false.into()));
     // Made anew, it knows nothing of the tenant, and is past the purge.
-    stack.start_replica().await.unwrap();
+    stack.start_replica(1).await.unwrap();
     until_complete(&db, three.id).await;
     // The configuration names more than are connected.
     let urls = vec!["postgresql://127.0.0.1:1/a", "postgresql://127.0.0.1:1/b"];
-    let layers =
-        db.servers().layers(db.name(), "shared").flag("test", "database.replica_urls", urls);
+    let layers = db
+        .servers()
+        .layers(db.name(), "shared")
+        .flag("test", "database.replica_urls", urls.clone())
+        .flag("test", "database.replica_direct_urls", urls);
     db.config = tenantry_db::Config::from_layers(layers).unwrap();
     db.admin = tenantry_db::AdminDb::new(&db.config).unwrap();
     let five = purged(&db, "five").await;
