@@ -4,7 +4,7 @@
 //! Whatever is made there belongs to the owner and has the rights that provisioning gives, from its first
 //! moment. Refuses to keep what is not row for row what was read.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt as _, TryStreamExt as _};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, GenericClient, Transaction};
@@ -39,6 +39,9 @@ pub struct Loaded {
 
 /// How long the swap's own wait for a lock may be; the load has none to wait for.
 const LOCK_TIMEOUT: &str = "10s";
+
+/// Rows come one by one, and go on together.
+const BATCH_BYTES: usize = 64 * 1024;
 
 /// As `pg_dump` would set them, and for the rows one way of writing on both sides.
 const SETTINGS: &str = "
@@ -156,12 +159,21 @@ async fn copy_rows(
         let sink = to.copy_in::<_, Bytes>(&written).await.doing("load an earlier table")?;
         let (mut pieces, mut sink) = (std::pin::pin!(pieces), std::pin::pin!(sink));
         let mut read_rows = 0_u64;
-        while let Some(piece) = pieces.try_next().await.doing("read an earlier table")? {
-            bytes += piece.len() as u64;
+        let mut batch = BytesMut::with_capacity(BATCH_BYTES * 2);
+        loop {
+            let piece = pieces.try_next().await.doing("read an earlier table")?;
+            let is_last = piece.is_none();
             // In the text format a line break is a row's end, and nothing else.
-            read_rows += piece.iter().filter(|byte| **byte == b'\n').count() as u64;
+            if let Some(piece) = piece {
+                read_rows += piece.iter().filter(|byte| **byte == b'\n').count() as u64;
+                batch.extend_from_slice(&piece);
+            }
+            if !is_last && batch.len() < BATCH_BYTES {
+                continue;
+            }
+            bytes += batch.len() as u64;
             // The server has refused a row: it says which at the end.
-            if sink.send(piece).await.is_err() {
+            if sink.send(batch.split().freeze()).await.is_err() || is_last {
                 break;
             }
             say(bytes);
