@@ -196,7 +196,8 @@ impl Config {
             server.password(password);
         }
         let mut copy = self.clone();
-        (copy.database.url, copy.database.replica_urls) = (None, Vec::new());
+        copy.database.url = None;
+        (copy.database.replica_urls, copy.database.replica_direct_urls) = (Vec::new(), Vec::new());
         copy.database.direct_url = Some(server);
         Ok(copy)
     }
