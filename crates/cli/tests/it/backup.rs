@@ -211,6 +211,27 @@ fn a_drill_and_the_way_back_of_a_whole_installation() {
     assert_eq!(up.wait().code, 0);
 }
 
+/// Begins to take acme back, and kills the program once a file is there.
+fn kill_once_there(dir: &Path, moment: &str, file: &Path) {
+    let spawn = || {
+        let mut command = tenantry(dir);
+        let command = command.args(["backup", "restore-tenant", "acme", "--to", moment, "--yes"]);
+        command.stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let mut killed = spawn();
+    while !file.exists() {
+        if killed.try_wait().unwrap().is_some() {
+            let ended = ended(killed.wait_with_output().unwrap());
+            // The service may be at the same directory or repository for a moment.
+            assert_eq!(ended.code, 5, "it never came to `{}`: {}", file.display(), ended.stderr);
+            killed = spawn();
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(2));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+}
+
 /// As the runbook says it, and killed wherever it is.
 #[test]
 fn one_tenant_comes_back_whatever_is_killed() {
@@ -260,24 +281,7 @@ fn one_tenant_comes_back_whatever_is_killed() {
         std::thread::park_timeout(std::time::Duration::from_secs(1));
     }
     for until in ["primary/PG_VERSION", "primary/postmaster.pid", "dumps/post-data.sql"] {
-        let spawn = || {
-            let mut command = tenantry(dir.path());
-            let command =
-                command.args(["backup", "restore-tenant", "acme", "--to", &moment, "--yes"]);
-            command.stderr(std::process::Stdio::piped()).spawn().unwrap()
-        };
-        let mut killed = spawn();
-        while !scratch.join(until).exists() {
-            if killed.try_wait().unwrap().is_some() {
-                let ended = ended(killed.wait_with_output().unwrap());
-                // The service may be at the same directory or repository for a moment.
-                assert_eq!(ended.code, 5, "it never came to `{until}`: {}", ended.stderr);
-                killed = spawn();
-            }
-            std::thread::park_timeout(std::time::Duration::from_millis(2));
-        }
-        killed.kill().unwrap();
-        killed.wait().unwrap();
+        kill_once_there(dir.path(), &moment, &scratch.join(until));
         assert_eq!(teams(), [true, true], "after `{until}`");
     }
     let restored = restore(&["--to", &moment, "--yes"]);
