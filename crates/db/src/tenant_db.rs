@@ -31,6 +31,10 @@ pub struct TenantDb {
     pub(crate) trace: Arc<Trace>,
 }
 
+/// How often a refused bind is taken for a tenant that has moved to another lane since it was looked up, and
+/// once more while it was looked up again.
+const REFUSALS: u32 = 2;
+
 /// What a transaction may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -139,13 +143,18 @@ impl TenantDb {
         sql: &str,
         params: Params<'_>,
     ) -> Result<Answer, Error> {
-        match self.attempt(tenant, access, sql, params).await {
-            Err(refused) if refused.is_refused_bind() => {
-                let tenant = self.installation.directory().find_after_refusal(tenant).await?;
-                self.attempt(&tenant, access, sql, params).await
+        let directory = self.installation.directory();
+        let mut moved = None;
+        for _ in 0..REFUSALS {
+            let tenant = moved.as_deref().unwrap_or(tenant);
+            match self.attempt(tenant, access, sql, params).await {
+                Err(refused) if refused.is_refused_bind() => {
+                    moved = Some(directory.find_after_refusal(tenant).await?);
+                }
+                result => return result,
             }
-            result => result,
         }
+        self.attempt(moved.as_deref().unwrap_or(tenant), access, sql, params).await
     }
 
     async fn attempt(
@@ -308,13 +317,16 @@ impl TenantTx {
         if self.failed {
             return Err(Error::TransactionFailed);
         }
-        let result = match self.send(sql, params).await {
-            Err(refused) if refused.is_refused_bind() => match self.follow().await {
+        let mut result = self.send(sql, params).await;
+        for _ in 0..REFUSALS {
+            if !result.as_ref().is_err_and(Error::is_refused_bind) {
+                break;
+            }
+            result = match self.follow().await {
                 Ok(()) => self.send(sql, params).await,
                 Err(error) => Err(error),
-            },
-            result => result,
-        };
+            };
+        }
         self.failed = result.is_err();
         result
     }

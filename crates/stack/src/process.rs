@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
@@ -76,12 +76,21 @@ impl ProcessId {
         false
     }
 
-    /// Kills the process and the group that it leads, and waits for its end.
+    /// Kills the process and the group that it leads, and waits until all of them have ended: its children may
+    /// hold locks that they have from it.
     pub(crate) async fn kill_group(&self, patience: Duration) -> bool {
-        if self.is_alive() {
-            let _ = send_to_group(self.pid, Signal::KILL);
+        if !self.is_alive() {
+            return true;
         }
-        self.wait_for_end(patience).await
+        let _ = send_to_group(self.pid, Signal::KILL);
+        let deadline = Instant::now() + patience;
+        while raw(self.pid).is_ok_and(|group| test_kill_process_group(group).is_ok()) {
+            if Instant::now() >= deadline {
+                return !self.is_alive();
+            }
+            sleep(POLL).await;
+        }
+        true
     }
 
     async fn wait_for_end(&self, patience: Duration) -> bool {

@@ -27,7 +27,13 @@ async fn go(world: &World, when: When, destination: Destination) -> Restored {
 /// As before the program was upgraded: without its newest tables, and without a function that `init` makes.
 async fn downgrade(client: &Client) {
     let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../db/migrations/public");
-    for name in ["0012_remember_backup_reports", "0010_certify_erasures"] {
+    const NEWEST: [&str; 4] = [
+        "0013_keep_replaced_schemas",
+        "0012_remember_backup_reports",
+        "0011_keep_a_heartbeat",
+        "0010_certify_erasures",
+    ];
+    for name in NEWEST {
         let down = std::fs::read_to_string(files.join(format!("{name}.down.sql"))).unwrap();
         client.batch_execute(&format!("SET ROLE shared_owner; {down}; RESET ROLE")).await.unwrap();
     }
@@ -54,7 +60,7 @@ async fn a_database_that_is_older_than_the_program_is_brought_up_to_date_before_
     init(&world.config).await.unwrap();
     let migrations = &world.db.migrations;
     let applied = migrate_public(&world.db.admin, &migrations.public, None, |_| {}).await.unwrap();
-    assert_eq!(applied.len(), 2);
+    assert_eq!(applied.len(), 4);
     world.db.purge(&gone).await;
     world.segment().await;
     drop(client);
@@ -63,7 +69,7 @@ async fn a_database_that_is_older_than_the_program_is_brought_up_to_date_before_
     let restored = go(&world, When::At(before), Destination::InPlace).await;
     assert_eq!((&*restored.backup, restored.erased_again), (&*made.label, 1));
     let notes = restored.notes.join("\n");
-    assert!(notes.contains("2 public migrations were applied again"), "{notes}");
+    assert!(notes.contains("4 public migrations were applied again"), "{notes}");
     world.stack.start_primary().await.unwrap();
     let admin = AdminDb::new(&world.config).unwrap();
     let head = migrate_public(&admin, &migrations.public, None, |_| {}).await.unwrap();

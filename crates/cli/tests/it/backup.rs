@@ -178,10 +178,13 @@ fn a_drill_and_the_way_back_of_a_whole_installation() {
     for until in ["primary/PG_VERSION", "primary/postmaster.pid"] {
         let mut command = tenantry(dir.path());
         let command = command.args(["backup", "restore", "--to", &before, "--yes"]);
-        let mut killed = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+        let mut killed = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
         let reached = dir.path().join(".tenantry/.primary.restoring").join(until);
         while !reached.exists() {
-            assert!(killed.try_wait().unwrap().is_none(), "it never came to `{until}`");
+            if killed.try_wait().unwrap().is_some() {
+                let ended = ended(killed.wait_with_output().unwrap());
+                panic!("it never came to `{until}`: {} {}", ended.code, ended.stderr);
+            }
             std::thread::park_timeout(std::time::Duration::from_millis(2));
         }
         killed.kill().unwrap();

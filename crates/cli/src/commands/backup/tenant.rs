@@ -1,6 +1,6 @@
 //! `tenantry backup restore-tenant`: asking first, and telling afterwards where what was replaced lies.
 
-use std::cell::Cell;
+use std::cell::OnceCell;
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 
@@ -77,13 +77,12 @@ fn ask(question: &str, of_what: String) -> anyhow::Result<bool> {
 /// The steps: files in percent, then lines, then tables.
 struct View {
     bar: Progress,
-    loading: Cell<bool>,
+    tables: OnceCell<Progress>,
 }
 
 impl View {
     fn begin() -> Self {
-        let bar = Progress::begin("restoring files, in percent");
-        Self { bar, loading: Cell::new(false) }
+        Self { bar: Progress::begin("restoring files, in percent"), tables: OnceCell::new() }
     }
 
     fn at(&self, step: &TenantStep) {
@@ -100,10 +99,11 @@ impl View {
                 self.bar.say("bringing the earlier state to today's version");
             }
             TenantStep::Loading { tables_done, tables, .. } => {
-                if !self.loading.replace(true) {
+                let bar = self.tables.get_or_init(|| {
                     self.bar.say("loading its rows");
-                }
-                self.bar.at(*tables_done, *tables);
+                    Progress::begin("loading tables")
+                });
+                bar.at(*tables_done, *tables);
             }
             TenantStep::Swapping => self.bar.say("putting it in the tenant's place"),
         }
