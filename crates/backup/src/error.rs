@@ -283,6 +283,12 @@ impl Error {
             Self::StillErased { .. } => {
                 "nothing was changed; mend what stands against it and restore again"
             }
+            Self::Place(tenantry_stack::Error::Locked { .. }) => {
+                "another restore or a drill is under way there: wait until it has ended"
+            }
+            Self::Place(tenantry_stack::Error::NotADataDir { .. }) => {
+                "`backup.scratch_dir` must be empty, not there, or what an earlier one left"
+            }
             Self::Place(error) => return error.hint(),
             Self::Database(error) => return error.hint(),
             Self::Interrupted { .. }

@@ -156,11 +156,25 @@ impl Layout {
                 continue;
             }
             let is_directory = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
-            let removed =
-                if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed.map_err(Error::io("remove", &path))?;
+            if is_directory {
+                files::remove_directory(&path)?;
+            } else {
+                files::remove_file(&path)?;
+            }
         }
         Ok(())
+    }
+
+    /// Removes the directory. The mark goes last, so that what is left of a removal that breaks off is still
+    /// known to be ours. Only for the holder of the lock.
+    pub(crate) fn remove(&self) -> Result<()> {
+        if !self.root.exists() {
+            return Ok(());
+        }
+        self.clear()?;
+        files::remove_file(&self.lock())?;
+        files::remove_file(&self.root.join(MARK))?;
+        files::remove_directory(&self.root)
     }
 
     /// The major version of the primary's cluster, if there is one.

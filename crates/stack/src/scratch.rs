@@ -7,7 +7,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ const PRIVATE: u32 = 0o700;
 /// Only a part of the socket's name.
 const PORT: u16 = 5432;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CHILDREN_PATIENCE: Duration = Duration::from_secs(5);
 /// Of the log, what is handed out.
 const LOG_BYTES: u64 = 1024 * 1024;
 
@@ -53,7 +54,7 @@ impl Scratch {
         layout.claim()?;
         let lock = DirectoryLock::acquire(&layout)?;
         leftovers::stop_all(&layout).await?;
-        layout.clear()?;
+        until_empty(|| layout.clear()).await?;
         layout.prepare()?;
         let scratch = Self { layout, running: None, _lock: lock };
         for directory in [scratch.data_dir(), scratch.root().join("tablespaces")] {
@@ -180,7 +181,7 @@ impl Scratch {
         arguments.extend(named.map(OsString::from));
         tool::run(&self.layout, "pg_dump", &program, arguments, &[]).await?;
         files::read_if_present(&file)?.ok_or_else(|| {
-            let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
+            let gone = std::io::Error::from(ErrorKind::NotFound);
             Error::io("read", &file)(gone)
         })
     }
@@ -207,14 +208,14 @@ impl Scratch {
             running.kill().await?;
             self.running = None;
         }
-        self.remove()
+        until_empty(|| self.remove()).await
     }
 
     fn remove(&self) -> Result<()> {
         if !self.layout.sockets().starts_with(self.root()) {
             files::remove_directory(&self.layout.sockets())?;
         }
-        files::remove_directory(self.root())
+        self.layout.remove()
     }
 
     /// In the directory of the socket, which only the server's user enters.
@@ -294,6 +295,22 @@ impl Drop for Scratch {
         tool::kill_leftover(&self.layout);
         // What can't be removed now, the next one who opens it removes.
         let _ = self.remove();
+    }
+}
+
+/// Removes until nobody puts files there any more: the children of a server that was killed end a moment
+/// after it.
+async fn until_empty(mut remove: impl FnMut() -> Result<()>) -> Result<()> {
+    let deadline = Instant::now() + CHILDREN_PATIENCE;
+    loop {
+        match remove() {
+            Err(Error::Io { source, .. })
+                if source.kind() == ErrorKind::DirectoryNotEmpty && Instant::now() < deadline =>
+            {
+                sleep(POLL).await;
+            }
+            removed => return removed,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use tenantry_db::lifecycle::{self, Authority, Deletion, ErasureLedger, PurgeReport};
+use tenantry_db::models::audit::list_made_from;
 use tenantry_db::models::tenants::get_tenant;
 use tenantry_db::{AdminDb, Config, ErrorKind, ReaderDb, TenantId, TenantRef};
 
@@ -69,6 +70,13 @@ pub(super) async fn purge(
     .await?;
     rewrite_statistics(&admin).await?;
     let certificate = lifecycle::refresh_certificate(&admin, id, &actor()).await?;
+    let made = list_made_from(&admin, id).await?;
+    if !made.is_empty() {
+        say(&format!(
+            "note: made of its data, and not purged with it: tenants `{}`",
+            made.join("`, `")
+        ));
+    }
     let state = if certificate.is_complete() { "complete" } else { "incomplete" };
     say(&format!("its certificate is {state}: `tenantry tenant certificate {id}` shows it"));
     output::data(common.output, &report, text)

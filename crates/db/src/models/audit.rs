@@ -7,7 +7,7 @@ use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
 use super::page::{Listed, Page, Position};
-use crate::direct::ReaderDb;
+use crate::direct::{AdminDb, ReaderDb};
 use crate::error::{Doing, Error};
 use crate::ids::TenantId;
 
@@ -228,6 +228,26 @@ impl AuditEntry {
         let id = u128::try_from(self.id).unwrap_or_default();
         Position { created_at: self.recorded_at, id: Uuid::from_u128(id) }
     }
+}
+
+/// The tenants that were made of an archive or an earlier state of this one, and are still there: their
+/// subdomains.
+///
+/// # Errors
+/// [`Error::Unavailable`] or [`Error::Database`].
+pub async fn list_made_from(admin: &AdminDb, source: TenantId) -> Result<Vec<String>, Error> {
+    let db = admin.connection().await?;
+    let rows = db
+        .query_typed(
+            "SELECT DISTINCT t.subdomain FROM public.audit_log l JOIN public.tenants t ON t.id = l.tenant_id
+             WHERE l.details ->> 'source_tenant_id' = $1::uuid::text AND t.id <> $1
+               AND t.status IN ('active', 'suspended', 'deleted') AND t.subdomain IS NOT NULL
+             ORDER BY t.subdomain",
+            &[(source.as_uuid(), Type::UUID)],
+        )
+        .await
+        .doing("look for tenants that were made of this one")?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Lists entries, oldest first.

@@ -30,7 +30,8 @@ pub(super) async fn run(
     };
     let question = format!("Take tenant `{}` back to {when}?", args.tenant);
     let of_what = format!("tenant `{}` would be taken back to {when}", args.tenant);
-    if aim == TenantAim::Replace && !args.yes && !ask(&question, of_what)? {
+    let hint = "add `--yes` to confirm, or `--as SUBDOMAIN` to look at the earlier state first";
+    if aim == TenantAim::Replace && !args.yes && !ask(&question, of_what, hint)? {
         return Ok(Exit::Refused);
     }
     let actor = actor();
@@ -48,7 +49,7 @@ pub(super) async fn undo(
 ) -> anyhow::Result<Exit> {
     let question = format!("Give tenant `{}` again what it had before?", args.tenant);
     let of_what = format!("tenant `{}` would get what it had before", args.tenant);
-    if !args.yes && !ask(&question, of_what)? {
+    if !args.yes && !ask(&question, of_what, "add `--yes` to confirm")? {
         return Ok(Exit::Refused);
     }
     let keep = Settings::from_config(config)?.keep_replaced;
@@ -57,9 +58,8 @@ pub(super) async fn undo(
     Ok(Exit::Done)
 }
 
-fn ask(question: &str, of_what: String) -> anyhow::Result<bool> {
+fn ask(question: &str, of_what: String, hint: &'static str) -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
-        let hint = "add `--yes` to confirm, or `--as SUBDOMAIN` to look at the earlier state first";
         return Err(Failure::new(Exit::Refused, of_what, hint).into());
     }
     let mut stderr = std::io::stderr();
@@ -131,7 +131,11 @@ fn text(restored: &TenantRestored) -> String {
         put("subdomain", made.tenant.subdomain.as_deref().unwrap_or("-"));
         put("version", &made.tenant.schema_version.to_string());
         put("rows", &made.rows.to_string());
-        put("next", "look, export what is needed, then `tenantry tenant delete` it");
+        put(
+            "next",
+            "look, export what is needed, then `tenantry tenant delete` it: no purge of the",
+        );
+        put("", "tenant that it was made of takes it along");
     }
     put(
         "took",

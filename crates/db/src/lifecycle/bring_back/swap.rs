@@ -15,7 +15,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, GenericClient, Transaction};
 
 use super::load::Loaded;
-use super::{BringBackError, require_served, require_whole};
+use super::{BringBackError, keep, require_served, require_whole};
 use crate::direct::AdminDb;
 use crate::error::{Doing, Error};
 use crate::ids::{CopyName, TenantId};
@@ -113,7 +113,17 @@ impl Loaded {
             action: Action::TenantRewound,
             actor,
         };
-        let swapped = swap.run(&mut self.client, admin).await?;
+        let swapped = match swap.run(&mut self.client, admin).await {
+            Ok(swapped) => swapped,
+            Err(error) => {
+                // Where that fails, too, a service drops it.
+                let dropped = keep::drop_copy(&mut self.client, admin, swap.incoming).await;
+                if let Err(left) = dropped {
+                    tracing::debug!(tenant.id = %tenant, %left, "what was loaded is left behind");
+                }
+                return Err(error);
+            }
+        };
         Ok(Replaced {
             tenant,
             kept_as: swapped.kept.to_string(),

@@ -167,9 +167,10 @@ pub(super) struct ReplicaSeen {
 }
 
 /// What a purge never reaches, so that no certificate can speak of it.
-const BEYOND: [&str; 7] = [
+const BEYOND: [&str; 8] = [
     "backups and archived write-ahead log, until they expire",
     "copies of backups, and directories of the server that a restore set aside",
+    "other tenants that were made of an archive or of an earlier state of this one",
     "write-ahead log that the servers still keep",
     "logs of PostgreSQL, of proxies and of services",
     "exports that somebody made, and other systems that got data from this one",
