@@ -142,6 +142,14 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
+    /// The restored server would lie in what is backed up, or in the backups.
+    #[error("`{}` lies in `{}`, which holds the server or its backups", path.display(), inside.display())]
+    TargetInside {
+        /// The directory.
+        path: PathBuf,
+        /// What it lies in.
+        inside: PathBuf,
+    },
     /// The disk has too little room for the restored server.
     #[error("`{}` has {} MiB free, and {} MiB are needed", path.display(), free_bytes >> 20, needed_bytes >> 20)]
     NoRoom {
@@ -208,6 +216,7 @@ impl Error {
             | Self::NothingBehind { .. }
             | Self::ServerRuns { .. }
             | Self::TargetTaken { .. }
+            | Self::TargetInside { .. }
             | Self::NoRoom { .. } => ErrorKind::Refused,
             Self::MissingProgram
             | Self::NotArchiving { .. }
@@ -270,6 +279,7 @@ impl Error {
             Self::ServerRuns { .. } => {
                 "stop it, and whatever starts it again; or restore beside it with `--target-dir`"
             }
+            Self::TargetInside { .. } => "name a directory elsewhere",
             Self::TargetTaken { .. } => "name a directory that is not there yet",
             Self::NoRoom { .. } => {
                 "make room; or restore to another disk with `--target-dir`. The old directory is kept, so \

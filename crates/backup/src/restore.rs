@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use tenantry_db::lifecycle::{LostDecision, StandingTenant, list_standings};
+use tenantry_db::lifecycle::{
+    ErasureLedger, LostDecision, StandingTenant, list_standings, require_ledger_complete,
+};
 use tenantry_db::models::audit::Actor;
 use tenantry_db::models::backups::commit_once;
 use tenantry_db::{AdminDb, Config};
@@ -204,7 +206,7 @@ async fn finish(
     scratch.stop().await?;
 
     progress(Step::LookingBack);
-    let given_up = look_back(restore, place, scratch).await;
+    let given_up = look_back(restore, place, scratch).await?;
     let lost_decisions = settle::compare(given_up, &standings, &mut notes);
     let settings = capacity(&scratch.data_dir())?;
     scratch.start(&scratch.data_dir(), &settings, START_PATIENCE).await?;
@@ -239,14 +241,43 @@ async fn finish(
 /// A server that was stopped cleanly needs a second.
 const START_PATIENCE: Duration = Duration::from_secs(600);
 
-/// How the tenants stand in the state that is given up: in the server that runs, or in its directory, on which
-/// a server nobody can reach is started for a moment.
-async fn look_back(
+/// How the tenants stand in the state that is given up, or why nobody can know.
+type GivenUp = std::result::Result<Vec<StandingTenant>, String>;
+
+/// Looks at the state that is given up: in the server that runs, or in its directory, on which a server nobody can
+/// reach is started for a moment.
+///
+/// # Errors
+/// The erasure ledger lacks what that state knows to have been erased: who is in it would be back.
+async fn look_back(restore: &Restore<'_>, place: &Place, scratch: &mut Scratch) -> Result<GivenUp> {
+    let config = match place_of_given_up(restore, place, scratch).await {
+        Ok(config) => config,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let found = async {
+        let admin = AdminDb::new(&config)?;
+        if let Ok(ledger) = ErasureLedger::new(restore.config).map(ErasureLedger::of_copy) {
+            require_ledger_complete(&admin, &ledger).await?;
+        }
+        list_standings(&admin).await
+    };
+    let found = found.await;
+    if restore.destination == Destination::InPlace {
+        scratch.stop().await?;
+    }
+    match found {
+        Ok(standings) => Ok(Ok(standings)),
+        Err(error @ tenantry_db::Error::Erasure(_)) => Err(error.into()),
+        Err(error) => Ok(Err(causes(&error))),
+    }
+}
+
+async fn place_of_given_up(
     restore: &Restore<'_>,
     place: &Place,
     scratch: &mut Scratch,
-) -> std::result::Result<Vec<StandingTenant>, String> {
-    let config = match &restore.destination {
+) -> std::result::Result<Config, String> {
+    Ok(match &restore.destination {
         Destination::Beside(_) => restore.config.clone(),
         Destination::InPlace if !place.target.join("PG_VERSION").exists() => {
             return Err(format!("there is no server in `{}`", place.target.display()));
@@ -259,10 +290,5 @@ async fn look_back(
             let (socket, port) = scratch.socket();
             restore.config.of_copy(&socket, port).map_err(|error| causes(&error))?
         }
-    };
-    let found = async { list_standings(&AdminDb::new(&config)?).await }.await;
-    if restore.destination == Destination::InPlace {
-        scratch.stop().await.map_err(|error| causes(&error))?;
-    }
-    found.map_err(|error| causes(&error))
+    })
 }

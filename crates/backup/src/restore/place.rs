@@ -12,6 +12,7 @@ use super::Destination;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::health::Disk;
+use crate::settings;
 
 /// Beside the files: the log that the recovery needs at once.
 const MARGIN_BYTES: u64 = 128 * 1024 * 1024;
@@ -43,6 +44,9 @@ impl Place {
         let target = canonical(above)?.join(target.file_name().unwrap_or_default());
         let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let scratch = target.with_file_name(format!(".{name}.restoring"));
+        if !in_place {
+            require_apart(engine, &target)?;
+        }
         let place = Self { target, scratch, in_place };
         place.require_free()?;
         Ok(place)
@@ -166,4 +170,21 @@ impl Place {
         }
         Ok(())
     }
+}
+
+/// A copy in what is backed up would be in the next backup, and one in the repository goes with it.
+fn require_apart(engine: &Engine, target: &Path) -> Result<()> {
+    let settings = engine.settings();
+    let mut taken = vec![&settings.server.data_dir];
+    if let settings::Place::Directory(repository) = &settings.place {
+        taken.push(repository);
+    }
+    for inside in taken {
+        // What is not there yet has nothing inside.
+        let Ok(inside) = canonical(inside) else { continue };
+        if target.starts_with(&inside) {
+            return Err(Error::TargetInside { path: target.to_owned(), inside });
+        }
+    }
+    Ok(())
 }

@@ -14,7 +14,7 @@ use tenantry_db::migrate::{Migrations, migrate_public};
 use tenantry_db::models::audit::Actor;
 use tenantry_db::{AdminDb, Config, ReaderDb};
 
-use super::{Destination, Restore, Restored};
+use super::{Destination, GivenUp, Restore, Restored};
 use crate::error::{Error, Result};
 use crate::health::causes;
 
@@ -79,7 +79,7 @@ pub(super) async fn erase_again(
 
 /// What the state that is given up knows, if it can be known.
 pub(super) fn compare(
-    given_up: std::result::Result<Vec<StandingTenant>, String>,
+    given_up: GivenUp,
     restored: &[StandingTenant],
     notes: &mut Vec<String>,
 ) -> Option<Vec<LostDecision>> {

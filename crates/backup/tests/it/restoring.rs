@@ -136,6 +136,8 @@ async fn what_cannot_be_recovered_is_refused_with_what_can() {
     std::fs::remove_file(world.archived(&lost)).unwrap();
     let error = beside(&world, When::At(inside), "never").await.unwrap_err();
     assert!(error.to_string().contains(&lost), "{error}");
+    let inside = beside(&world, When::At(between), "data/primary/copy").await.unwrap_err();
+    assert!(matches!(inside, Error::TargetInside { .. }), "{inside:?}");
     // The server runs, so its place is taken.
     let error = go(&world, When::At(between), Destination::InPlace).await.unwrap_err();
     assert!(matches!(error, Error::ServerRuns { .. }), "{error:?}");
@@ -203,6 +205,14 @@ async fn whoever_was_erased_or_shut_out_since_is_told_and_stays_so() {
     world.segment().await;
     drop(client);
     world.stack.stop_server(Server::Primary).await.unwrap();
+    // Without the ledger nobody in the restored state is named, but the state that is given up knows of them.
+    let ledger = world.config.erasure.ledger_dir.as_ref().unwrap().join("erasures.jsonl");
+    let aside = ledger.with_extension("aside");
+    std::fs::rename(&ledger, &aside).unwrap();
+    let refused = go(&world, When::At(before), Destination::InPlace).await.unwrap_err();
+    assert!(refused.to_string().contains("lacks entry 2"), "{refused}");
+    std::fs::rename(&aside, &ledger).unwrap();
+
     let restored = go(&world, When::At(before), Destination::InPlace).await.unwrap();
     assert_eq!(restored.erased_again, 2);
     let lost = restored.lost_decisions.clone().unwrap();

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use tenantry_api::Settings;
 use tenantry_db::config::Layers;
-use tenantry_db::lifecycle;
+use tenantry_db::lifecycle::{self, ErasureError, ErasureLedger};
 use tenantry_db::migrate::{Migrations, Rollout, RolloutOptions, RolloutReport, RunState, Stop};
-use tenantry_db::{AdminDb, Config, Error, Installation, init, pooler};
+use tenantry_db::{AdminDb, Config, Error, Installation, ReaderDb, init, pooler};
 use tenantry_stack::{PoolerLogin, PoolerSettings, Ports, Server, ServerExit, Stack, StackOptions};
 use tokio::sync::watch;
 
@@ -231,6 +231,7 @@ async fn start(
         "PgBouncer on 127.0.0.1:{} with {} lanes",
         ports.pgbouncer, config.lanes.count
     ));
+    erase_again(config).await?;
     let installation = Installation::new(config.clone())?;
     if !args.no_demo {
         let step = Step::begin("creating the demo tenants");
@@ -249,6 +250,21 @@ async fn bring_to_head(config: &Config, migrations: &Migrations) -> anyhow::Resu
     let (_nobody, stop) = watch::channel(Stop::Go);
     let report = rollout.run(stop, |event| tracing::debug!(?event, "migration")).await?;
     Ok(report)
+}
+
+/// A directory that was put back by hand has those again who were erased since. Nobody is served before they are
+/// gone, and nobody could purge them while no server runs.
+async fn erase_again(config: &Config) -> anyhow::Result<()> {
+    let Ok(ledger) = ErasureLedger::new(config) else { return Ok(()) };
+    let erased = lifecycle::require_erased_stay_erased(&ReaderDb::new(config)?, &ledger).await;
+    if !matches!(erased, Err(Error::Erasure(ErasureError::ErasedBefore(_)))) {
+        return Ok(());
+    }
+    let admin = AdminDb::new(config)?;
+    let step = Step::begin("erasing again whom the erasure ledger names");
+    let report = lifecycle::reapply_ledger(&admin, &ledger, &super::actor(), |_, _| {}).await?;
+    step.end(&format!("{} tenants erased again: the ledger names them", report.purged.len()));
+    Ok(())
 }
 
 /// Without the pauses that the service makes later: nobody is served yet.

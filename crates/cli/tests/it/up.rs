@@ -138,6 +138,28 @@ fn it_comes_up_serves_and_stops_cleanly() {
 }
 
 #[test]
+fn who_is_back_and_was_erased_goes_again_before_anybody_is_served() {
+    let dir = temp_dir().unwrap();
+    let ports = free_ports();
+    let up = Up::start(dir.path(), ports.clone(), &["--no-replica", "--no-backup"]);
+    let made = ["tenant", "create", "--name", "A", "--subdomain", "back", "--output", "json"];
+    let id = run(dir.path(), &made).json()["id"].as_str().unwrap().to_owned();
+    up.signal(Signal::INT);
+    assert_eq!(up.wait().code, 0);
+    // As if the servers' directories had been put back from a copy of before the purge.
+    let entry = format!(
+        "{{\"sequence\":1,\"recorded_at\":\"2026-01-01T00:00:00Z\",\"tenant_id\":\"{id}\",\"previous\":\"{}\"}}\n",
+        "0".repeat(64)
+    );
+    std::fs::write(dir.path().join(".tenantry/erasure/erasures.jsonl"), entry).unwrap();
+    let up = Up::start(dir.path(), ports, &["--no-replica", "--no-backup"]);
+    let shown = run(dir.path(), &["tenant", "show", &id, "--output", "json"]).json();
+    assert_eq!(shown["status"], "purged", "{shown}");
+    up.signal(Signal::INT);
+    assert_eq!(up.wait().code, 0);
+}
+
+#[test]
 fn the_demo_tenants_are_there_once_and_have_rows() {
     let dir = temp_dir().unwrap();
     let start = || {

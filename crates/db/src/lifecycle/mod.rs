@@ -28,8 +28,8 @@ pub use purge::{
     ErasureLedger, FiledCheck, Parameter, Place, PurgeProgress, PurgeReport, Reapplied, Round,
     begin_purge, check_certificate, continue_purge, count_erasures, declare_replica_gone,
     find_shared_tables, get_certificate, look_at_certificates, purge_due, purge_tenant,
-    reapply_ledger, refresh_certificate, require_erased_stay_erased, rewrite_statistics,
-    run_due_purges, shared_tables,
+    reapply_ledger, refresh_certificate, require_erased_stay_erased, require_ledger_complete,
+    rewrite_statistics, run_due_purges, shared_tables,
 };
 pub use ready_pool::{fill_ready_pool, keep_ready_pool};
 pub use relocate::{Relocated, resize_lanes};

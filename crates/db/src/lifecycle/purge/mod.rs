@@ -43,7 +43,7 @@ pub use certificate::{
 };
 pub use due::{Round, purge_due, run_due_purges};
 pub use ledger::{ErasureEntry, ErasureLedger};
-pub use reapply::{Reapplied, reapply_ledger, require_erased_stay_erased};
+pub use reapply::{Reapplied, reapply_ledger, require_erased_stay_erased, require_ledger_complete};
 pub use report::{PurgeProgress, PurgeReport};
 pub use shared::{find_shared_tables, shared_tables};
 pub use statistics::rewrite_statistics;

@@ -48,8 +48,8 @@ pub async fn reapply_ledger(
     actor: &Actor,
     mut progress: impl FnMut(TenantId, &PurgeProgress) + Send,
 ) -> Result<Reapplied, Error> {
+    require_ledger_complete(admin, ledger).await?;
     let db = admin.connection().await?;
-    ledger.check(purges::newest_in_ledger(&**db).await?).await?;
     let erased: Vec<(TenantId, i64)> =
         ledger.entries()?.into_iter().map(|entry| (entry.tenant_id, entry.sequence)).collect();
     let there = list_there(&**db, &erased, THERE).await?;
@@ -68,6 +68,16 @@ pub async fn reapply_ledger(
         }
     }
     Ok(report)
+}
+
+/// Refuses a ledger that is damaged, or lacks what this database knows to have been erased: it is another file,
+/// or was lost or cut.
+///
+/// # Errors
+/// [`ErasureError::LedgerIncomplete`], [`ErasureError::LedgerDamaged`]; others if either can't be read.
+pub async fn require_ledger_complete(admin: &AdminDb, ledger: &ErasureLedger) -> Result<(), Error> {
+    let known = purges::newest_in_ledger(&**admin.connection().await?).await?;
+    ledger.check(known).await
 }
 
 /// Whether this database has tenants that the ledger says were erased, and who are not being purged: then
