@@ -40,7 +40,11 @@ impl Place {
             }
         };
         let above = target.parent().unwrap_or(Path::new("/"));
-        std::fs::create_dir_all(above).map_err(Error::io("create", above))?;
+        if in_place {
+            // Of a lost server there may be nothing left. Elsewhere a missing one is a name that was mistyped.
+            std::fs::create_dir_all(above).map_err(Error::io("create", above))?;
+        }
+        std::fs::read_dir(above).map_err(Error::io("look into", above))?;
         let target = canonical(above)?.join(target.file_name().unwrap_or_default());
         let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let scratch = target.with_file_name(format!(".{name}.restoring"));

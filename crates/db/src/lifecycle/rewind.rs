@@ -88,7 +88,7 @@ pub async fn list_standings(admin: &AdminDb) -> Result<Vec<StandingTenant>, Erro
     Ok(all)
 }
 
-/// What the state that is given up knows and the restored one does not, in the order of ids.
+/// What the state that is given up knows and the restored one does not, oldest first.
 pub fn lost_decisions(
     given_up: &[StandingTenant],
     restored: &[StandingTenant],
@@ -110,6 +110,7 @@ pub fn lost_decisions(
             });
         }
     }
+    lost.sort_by_key(|decision| decision.at);
     lost
 }
 
