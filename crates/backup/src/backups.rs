@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, in_a_line};
 use crate::wal::{Lsn, SegmentName};
 
 /// What a backup holds.
@@ -169,7 +169,7 @@ impl Repository {
         match status.code {
             OK | NO_BACKUP => {}
             code if NOTHING_YET.contains(&code) => return Err(Error::NoStanza),
-            _ => return Err(Error::Repository { message: shortened(&status.message) }),
+            _ => return Err(Error::Repository { message: in_a_line(&status.message) }),
         }
         let archive_of = |database: &DatabaseId| {
             found.archive.iter().find(|it| it.database == *database).map(|it| it.id.clone())
@@ -216,11 +216,6 @@ impl BackupEntry {
             archive_id,
         })
     }
-}
-
-/// Its first line; the rest repeats itself.
-fn shortened(message: &str) -> String {
-    message.lines().next().unwrap_or_default().trim_end_matches(':').to_owned()
 }
 
 #[cfg(test)]

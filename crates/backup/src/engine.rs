@@ -227,7 +227,7 @@ impl Engine {
     /// Restores the files of a backup into a scratch directory, as they were copied: not yet consistent.
     ///
     /// # Errors
-    /// [`Error::Repository`], [`Error::Engine`]. What was restored until then is wiped with the directory.
+    /// [`Error::DamagedBackup`], [`Error::Engine`]. What was restored until then is wiped with the directory.
     pub(crate) async fn restore_files(
         &self,
         label: &str,
@@ -255,7 +255,14 @@ impl Engine {
             }
         };
         let begun = |pid| Ok(scratch.note_tool(pid)?);
-        self.program.run_noted("restore", arguments, said, begun).await.map(drop)
+        let restored = self.program.run_noted("restore", arguments, said, begun).await;
+        restored.map(drop).map_err(|error| match error {
+            // The repository itself could be read a moment ago.
+            Error::Repository { message } => {
+                Error::DamagedBackup { labels: vec![label.to_owned()], message }
+            }
+            other => other,
+        })
     }
 
     /// How a server that lies in `directory` gets its log from the repository.

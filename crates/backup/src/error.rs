@@ -65,6 +65,14 @@ pub enum Error {
         /// What pgBackRest said.
         message: String,
     },
+    /// These backups are not what they were, and no other one reaches the moment.
+    #[error("damaged in the repository: backup `{}`; {message}", labels.join("`, `"))]
+    DamagedBackup {
+        /// Their names, in the order they were tried.
+        labels: Vec<String>,
+        /// What pgBackRest said of the last one.
+        message: String,
+    },
     /// pgBackRest was told to end.
     #[error("`pgbackrest {command}` was ended")]
     Interrupted {
@@ -121,12 +129,14 @@ pub enum Error {
         windows: Vec<String>,
     },
     /// Nothing was committed behind the moment, so nobody can tell whether it was reached.
-    #[error("no commit behind {moment} is in the repository{}", last_commit(last.as_ref()))]
+    #[error("no commit behind {moment} is in the repository on timeline {timeline}{}", last_commit(last.as_ref()))]
     NothingBehind {
         /// The moment.
         moment: Timestamp,
-        /// The last commit that is.
-        last: Option<String>,
+        /// The timeline that it lies on.
+        timeline: u32,
+        /// The last commit of that timeline, which can be restored to.
+        last: Option<Timestamp>,
     },
     /// The server runs, and its directory is to be replaced.
     #[error("the server in `{}` runs, as process {pid}", path.display())]
@@ -195,13 +205,29 @@ fn in_lines(windows: &[String]) -> String {
     format!("; every moment can be between\n  {}", windows.join("\n  "))
 }
 
-fn last_commit(last: Option<&String>) -> String {
+fn last_commit(last: Option<&Timestamp>) -> String {
     last.map_or_else(String::new, |last| format!(", the last one was at {last}"))
 }
 
 fn words(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }
+
+/// What can be had where nothing is behind a moment. `now` may be on another timeline.
+fn instead(last: Option<Timestamp>, timeline: u32) -> String {
+    match last {
+        Some(last) => format!("`--to {last}` restores everything that timeline {timeline} has"),
+        None => "nothing was committed there since the backup; `tenantry backup list` shows the other windows"
+            .to_owned(),
+    }
+}
+
+const DAMAGED: &str = "no other backup reaches this moment: restore to one in a window of `tenantry backup list` that \
+     an older backup has, and see docs/runbooks/backup-repository.md for what is damaged";
+const NO_ROOM: &str = "make room; or restore to another disk with `--target-dir`. The old directory is kept, so \
+     there must be room for two";
+const UNPROVEN: &str = "nothing was changed; `tenantry backup list` shows the timelines, `tenantry backup check \
+     --verify` whether the repository is whole";
 
 impl Error {
     /// What the error means to somebody who does not know its details.
@@ -222,6 +248,7 @@ impl Error {
             | Self::NotArchiving { .. }
             | Self::RepositoryFull { .. }
             | Self::Repository { .. }
+            | Self::DamagedBackup { .. }
             | Self::Interrupted { .. }
             | Self::Engine { .. }
             | Self::Unintelligible { .. }
@@ -268,6 +295,7 @@ impl Error {
             Self::Repository { .. } => {
                 "is `backup.secret` the one that it was made with? `docs/runbooks/backup-repository.md` goes on"
             }
+            Self::DamagedBackup { .. } => DAMAGED,
             Self::InvalidTime { .. } => {
                 "write it with its offset from UTC, as 2026-11-24T14:32:00+01:00 or 2026-11-24T13:32:00Z; \
                  `now` is the newest that there is"
@@ -275,21 +303,15 @@ impl Error {
             Self::NotRecoverable { .. } => {
                 "`tenantry backup list` shows windows and gaps; `--to now` restores the newest that there is"
             }
-            Self::NothingBehind { .. } => "`--to now` restores everything that there is",
+            Self::NothingBehind { last, timeline, .. } => return Some(instead(*last, *timeline)),
             Self::ServerRuns { .. } => {
                 "stop it, and whatever starts it again; or restore beside it with `--target-dir`"
             }
             Self::TargetInside { .. } => "name a directory elsewhere",
             Self::TargetTaken { .. } => "name a directory that is not there yet",
-            Self::NoRoom { .. } => {
-                "make room; or restore to another disk with `--target-dir`. The old directory is kept, so \
-                 there must be room for two"
-            }
+            Self::NoRoom { .. } => NO_ROOM,
             Self::NotRecovered(error) => return error.hint(),
-            Self::Unproven { .. } => {
-                "nothing was changed; `tenantry backup list` shows the timelines, `tenantry backup check \
-                 --verify` whether the repository is whole"
-            }
+            Self::Unproven { .. } => UNPROVEN,
             Self::StillErased { .. } => {
                 "nothing was changed; mend what stands against it and restore again"
             }
@@ -318,6 +340,7 @@ impl Error {
     /// What an exit code of pgBackRest means. `message` is what it said.
     pub(crate) fn of_exit(command: &'static str, code: i32, message: String) -> Self {
         const CONFIG: i32 = 27;
+        const FILE_READ: i32 = 42;
         const LOCK_ACQUIRE: i32 = 50;
         const FILE_MISSING: i32 = 55;
         const DB_CONNECT: i32 = 56;
@@ -329,13 +352,16 @@ impl Error {
         const FILE_INFO: i32 = 98;
         const REPOSITORY: [i32; 9] = [26, 28, 29, 44, 45, 51, CRYPTO, FILE_INFO, 103];
         if message.contains("No space left on device") || message.contains("Disk quota exceeded") {
-            return Self::RepositoryFull { message };
+            return Self::RepositoryFull { message: in_a_line(&message) };
         }
+        // Hints tell one code's reasons apart, and are for whoever uses pgBackRest by itself.
+        let (said, message) = (&message, in_a_line(&message));
         match code {
             LOCK_ACQUIRE => Self::Busy,
             DB_CONNECT => Self::ServerAway { message },
-            CONFIG if message.contains("no database found") => Self::ServerAway { message },
-            FILE_MISSING if message.contains("stanza-create") => Self::NoStanza,
+            CONFIG if said.contains("no database found") => Self::ServerAway { message },
+            FILE_MISSING if said.contains("stanza-create") => Self::NoStanza,
+            FILE_MISSING | FILE_READ if command == "restore" => Self::Repository { message },
             TERM => Self::Interrupted { command },
             ARCHIVE_COMMAND_INVALID | ARCHIVE_DISABLED => Self::NotArchiving { message },
             ARCHIVE_TIMEOUT => Self::ArchiveTimeout { message },
@@ -343,6 +369,14 @@ impl Error {
             code => Self::Engine { command, how: format!("code {code}"), message },
         }
     }
+}
+
+/// The first line of what pgBackRest says that is more than a note on one before; the rest repeats itself.
+pub(crate) fn in_a_line(message: &str) -> String {
+    let matters = |line: &&str| !line.contains("] on retry ") && !line.starts_with("HINT:");
+    let lines = || message.lines().map(str::trim).filter(|line| !line.is_empty());
+    let line = lines().find(matters).or_else(|| lines().next());
+    line.unwrap_or_default().trim_end_matches(':').to_owned()
 }
 
 #[cfg(test)]
@@ -363,5 +397,14 @@ mod tests {
         let other = kind(41, "unable to open file");
         assert_eq!(other.to_string(), "`pgbackrest backup` failed (code 41): unable to open file");
         assert_eq!(kind(50, "").kind(), ErrorKind::Busy);
+        assert!(matches!(
+            kind(55, "x\nHINT: has a stanza-create been performed?"),
+            Error::NoStanza
+        ));
+        let several = kind(
+            29,
+            "[FormatError] on retry after 0ms\nzst error: bad:\n[FormatError] on retry after 9ms",
+        );
+        assert_eq!(several.to_string(), "the repository can't be used: zst error: bad");
     }
 }

@@ -7,8 +7,6 @@ mod checks;
 mod disk;
 mod holding;
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use serde::Serialize;
 use tenantry_db::AdminDb;
@@ -25,6 +23,10 @@ use crate::settings::Settings;
 use crate::verify::Verified;
 use crate::wal::SegmentName;
 use crate::windows::Recoverable;
+
+/// The check that there is only if the repository can't be read at all: what else is said of backups is not known
+/// then.
+pub const UNREADABLE: &str = "repository";
 
 /// Everything that is known of the backups.
 #[derive(Debug, Clone, Serialize)]
@@ -80,11 +82,11 @@ impl Engine {
     pub async fn examine(&self, admin: &AdminDb) -> Result<Examination> {
         // First the server: what it believes to be archived must be found in the repository afterwards.
         let server = backups::server_log(admin).await.map_err(|error| causes(&error));
-        let repository = match self.repository().await {
-            Ok(repository) => repository,
-            Err(Error::NoStanza) => Repository::empty(),
+        let (repository, unreadable) = match self.repository().await {
+            Ok(repository) => (repository, None),
+            Err(Error::NoStanza) => (Repository::empty(), None),
             Err(error @ (Error::Repository { .. } | Error::Engine { .. })) => {
-                return Ok(unreadable(&error));
+                (Repository::empty(), Some(error))
             }
             Err(error) => return Err(error),
         };
@@ -102,24 +104,39 @@ impl Engine {
             verified: self.last_verified(),
             drilled: self.last_drilled(),
         };
-        let holding = holding::of(facts.settings, &repository, &archives, facts.now);
-        let report = BackupReport { checks: facts.checks(), numbers: facts.numbers(), holding };
+        let report = match &unreadable {
+            Some(error) => facts.without_repository(error),
+            None => BackupReport {
+                checks: facts.checks(),
+                numbers: facts.numbers(),
+                holding: holding::of(facts.settings, &repository, &archives, facts.now),
+            },
+        };
         let is_continuous = facts.is_continuous();
         Ok(Examination { backups: repository.backups, recoverable, report, is_continuous })
     }
 }
 
-fn unreadable(error: &Error) -> Examination {
-    let check = BackupCheck {
-        name: "repository".to_owned(),
-        outcome: Outcome::Failed,
-        detail: error.to_string(),
-        hint: error.hint(),
-    };
-    let numbers = BTreeMap::from([("repository_readable".to_owned(), 0.0)]);
-    let report = BackupReport { checks: vec![check], numbers, holding: None };
-    let recoverable = Recoverable::default();
-    Examination { backups: Vec::new(), recoverable, report, is_continuous: false }
+impl Facts<'_> {
+    /// Where the repository can't be read, for this reason: that, and what is known without it. What earlier looks
+    /// found wrong is no better for it.
+    fn without_repository(&self, error: &Error) -> BackupReport {
+        let unreadable = BackupCheck {
+            name: UNREADABLE.to_owned(),
+            outcome: Outcome::Failed,
+            detail: error.to_string(),
+            hint: error.hint(),
+        };
+        let mut checks = vec![unreadable];
+        checks.extend(self.disks());
+        checks.extend(self.verification());
+        checks.extend(self.drill());
+        let mut numbers = self.numbers();
+        // Nobody knows: none is not nought.
+        numbers.retain(|name, _| name != "count" && name != "gaps");
+        numbers.insert("repository_readable".to_owned(), 0.0);
+        BackupReport { checks, numbers, holding: None }
+    }
 }
 
 /// The error and what is behind it.

@@ -62,6 +62,10 @@ pub(crate) fn for_postgres(moment: Timestamp) -> String {
 pub(crate) struct Start<'a> {
     pub(crate) backup: &'a Backup,
     pub(crate) window: &'a Window,
+    /// Others that reach the moment on this timeline, the newest last.
+    pub(crate) older: Vec<&'a Backup>,
+    /// Those that were tried, and are damaged.
+    pub(crate) damaged: Vec<String>,
 }
 
 /// Finds it.
@@ -98,7 +102,9 @@ pub(crate) fn locate<'a>(
         }
     };
     let backup = backup.ok_or_else(|| refuse("no backup is older".to_owned()))?;
-    Ok(Start { backup, window })
+    let mut older: Vec<_> = of_window().filter(|it| it.stopped_at < backup.stopped_at).collect();
+    older.sort_by_key(|it| it.stopped_at);
+    Ok(Start { backup, window, older, damaged: Vec::new() })
 }
 
 fn why_not(moment: Timestamp, recoverable: &Recoverable) -> String {
@@ -224,6 +230,11 @@ mod tests {
         assert_eq!(found(When::At(at(200))).unwrap().0, "a", "b's last second is not over");
         assert_eq!(found(When::At(at(100))).unwrap().0, "a", "and there is no older one here");
         assert_eq!(found(When::Now).unwrap(), ("c".to_owned(), 2));
+        let start = locate(When::Now, at(500), &backups, &recoverable).unwrap();
+        let older: Vec<&str> = start.older.iter().map(|it| it.label.as_str()).collect();
+        assert_eq!(older, ["a", "b"], "the newest last");
+        let start = locate(When::At(at(150)), at(500), &backups, &recoverable).unwrap();
+        assert!(start.older.is_empty());
         for (moment, reason) in
             [(501, "in the future"), (450, "nothing that is so new"), (99, "before the first")]
         {

@@ -4,6 +4,8 @@
 //! timeline that was asked for, and it knows of nothing later. Each alone has been seen to be true of a wrong
 //! state.
 
+mod older;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -43,11 +45,15 @@ pub(crate) struct Reached {
 impl Reached {
     /// Of a server that is out of recovery: its log says that it stopped at the moment, and its timeline, with
     /// this history, branches off from the one that was asked for. There is no other way to it.
-    fn proved(log: &str, when: When, (timeline, history): (u32, &str), asked: u32) -> Result<Self> {
-        let told = Told::of(log);
+    fn proved(
+        told: &Told,
+        when: When,
+        (timeline, history): (u32, &str),
+        asked: u32,
+    ) -> Result<Self> {
         told.require(when)?;
         require_branch(history, asked)?;
-        let Told { stopped_before, last_commit, .. } = told;
+        let Told { stopped_before, last_commit, .. } = *told;
         Ok(Self { stopped_before, last_commit, timeline })
     }
 }
@@ -67,15 +73,23 @@ impl Engine {
         // A backup of a replica, or of one that was about to recover, would follow something.
         files::remove_file(&directory.join("standby.signal"))?;
         files::write_private(&directory.join("recovery.signal"), "", Some(self.owner()))?;
-        let settings = self.recovery_settings(&directory, start, when, fate)?;
+        let asked = start.window.timeline;
+        let settings = self.recovery_settings(&directory, asked, when, fate)?;
         let started = scratch.start(&directory, &settings, PATIENCE).await;
-        let log = scratch.log();
-        started.map_err(|error| failure(error, &log, when))?;
+        let mut told = Told::of(&scratch.log());
+        if let Err(error) = started {
+            let error = failure(error, &scratch.log(), when, asked);
+            let Some(last) = ends_at(&error) else { return Err(error) };
+            // PostgreSQL stops before the first commit behind a moment, and here is none: the end is the moment.
+            let settings = self.recovery_settings(&directory, asked, When::Now, fate)?;
+            scratch.start(&directory, &settings, PATIENCE).await.map_err(Error::NotRecovered)?;
+            told = Told { ended_at: Some(last), ..Told::of(&scratch.log()) };
+        }
         let client = self.superuser(scratch, "postgres").await?;
         let timeline = timeline_of(&client).await?;
         let file = directory.join(format!("pg_wal/{timeline:08X}.history"));
         let history = files::read_if_present(&file)?.unwrap_or_default();
-        Reached::proved(&log, when, (timeline, &history), start.window.timeline)
+        Reached::proved(&told, when, (timeline, &history), asked)
     }
 
     /// The superuser on the scratch server.
@@ -91,13 +105,13 @@ impl Engine {
     fn recovery_settings(
         &self,
         directory: &Path,
-        start: &Start<'_>,
+        timeline: u32,
         when: When,
         fate: Fate,
     ) -> Result<Vec<(&'static str, String)>> {
         let mut all = capacity(directory)?;
         all.push(("restore_command", self.restore_command(directory)));
-        all.push(("recovery_target_timeline", start.window.timeline.to_string()));
+        all.push(("recovery_target_timeline", timeline.to_string()));
         if let When::At(moment) = when {
             all.push(("recovery_target_time", for_postgres(moment)));
         }
@@ -147,14 +161,20 @@ fn configured(text: &str, name: &str) -> Option<u32> {
     values.next()
 }
 
-fn failure(error: StackError, log: &str, when: When) -> Error {
+fn failure(error: StackError, log: &str, when: When, timeline: u32) -> Error {
     if let When::At(moment) = when
         && log.contains("recovery ended before configured recovery target was reached")
     {
-        let last = Told::of(log).last_commit.map(|at| at.to_string());
-        return Error::NothingBehind { moment, last };
+        let last = Told::of(log).last_commit;
+        return Error::NothingBehind { moment, timeline, last };
     }
     Error::NotRecovered(error)
+}
+
+/// The last commit of a log that ends with the moment itself, to the microsecond.
+fn ends_at(error: &Error) -> Option<Timestamp> {
+    let Error::NothingBehind { moment, last, .. } = error else { return None };
+    last.filter(|last| for_postgres(*last) == for_postgres(*moment))
 }
 
 /// What the log of a recovery tells.
@@ -162,6 +182,8 @@ fn failure(error: StackError, log: &str, when: When) -> Error {
 struct Told {
     stopped_before: Option<Timestamp>,
     last_commit: Option<Timestamp>,
+    /// The moment, where the log was found to end with a commit of it.
+    ended_at: Option<Timestamp>,
     is_complete: bool,
 }
 
@@ -187,6 +209,7 @@ impl Told {
         }
         let When::At(moment) = when else { return Ok(()) };
         match self.stopped_before {
+            None if self.ended_at.is_some() => {}
             None => return odd("its log does not say where it stopped".to_owned()),
             Some(before) if before <= moment => {
                 return odd(format!("it stopped before {before}, which is not behind {moment}"));
@@ -279,7 +302,8 @@ mod tests {
     fn a_server_is_not_taken_for_restored_without_the_proof_of_its_log_and_its_timeline() {
         const HISTORY: &str = "1\t0/3000000\tbefore 2026-11-24 15:59:00.25+00\n";
         let proved = |log: &str, when: &str, history: &str| {
-            Reached::proved(log, at(when), (2, history), 1).map_err(|error| error.to_string())
+            Reached::proved(&Told::of(log), at(when), (2, history), 1)
+                .map_err(|error| error.to_string())
         };
         let good = "2026-11-24T15:59:00Z";
         assert_eq!(proved(LOG, good, HISTORY).unwrap().timeline, 2);

@@ -108,7 +108,7 @@ pub struct Restored {
 ///
 /// # Errors
 /// [`Error::NotRecoverable`], [`Error::NothingBehind`]; [`Error::ServerRuns`], [`Error::TargetTaken`],
-/// [`Error::NoRoom`]; [`Error::Busy`] while a backup is made; [`Error::NotRecovered`], [`Error::Unproven`] and
+/// [`Error::NoRoom`]; [`Error::DamagedBackup`]; [`Error::Busy`] while a backup is made; [`Error::NotRecovered`], [`Error::Unproven`] and
 /// [`Error::StillErased`] for a copy that was thrown away.
 ///
 /// [`Error::NotRecoverable`]: crate::Error::NotRecoverable
@@ -116,6 +116,7 @@ pub struct Restored {
 /// [`Error::ServerRuns`]: crate::Error::ServerRuns
 /// [`Error::TargetTaken`]: crate::Error::TargetTaken
 /// [`Error::NoRoom`]: crate::Error::NoRoom
+/// [`Error::DamagedBackup`]: crate::Error::DamagedBackup
 /// [`Error::Busy`]: crate::Error::Busy
 /// [`Error::NotRecovered`]: crate::Error::NotRecovered
 /// [`Error::Unproven`]: crate::Error::Unproven
@@ -132,13 +133,14 @@ pub async fn restore(restore: &Restore<'_>, mut progress: impl FnMut(Step)) -> R
     }
     let repository = engine.repository().await?;
     let recoverable = engine.recoverable(&repository).await?;
-    let start = locate(when, Timestamp::now(), &repository.backups, &recoverable)?;
+    let mut start = locate(when, Timestamp::now(), &repository.backups, &recoverable)?;
     place.require_room(start.backup.size_bytes)?;
     notes.extend(place.unarchived());
     let mut scratch = Scratch::open(&place.scratch, engine.owner()).await?;
     let copied = |now| progress(Step::Copying(now));
-    let reached = engine.recover(&mut scratch, &start, when, Fate::Kept, copied).await;
+    let reached = engine.recover_or_older(&mut scratch, &mut start, when, Fate::Kept, copied).await;
     let (reached, mut scratch) = wiped(reached, scratch).await?;
+    notes.extend(reached.remarks(&start, &recoverable, when));
     progress(Step::Recovering);
     let done = finish(restore, &place, &mut scratch, reached, notes, &mut progress).await;
     let (mut restored, scratch) = wiped(done, scratch).await?;

@@ -132,15 +132,16 @@ pub async fn restore_tenant(
     let TenantRestore { engine, config, when, .. } = *wish;
     let migrations = Migrations::load(&config.migrations).map_err(tenantry_db::Error::from)?;
     let (tenant, bytes) = require(wish, &migrations).await?;
-    let notes: Vec<String> = catch_up(engine, config, when).await?.into_iter().collect();
+    let mut notes: Vec<String> = catch_up(engine, config, when).await?.into_iter().collect();
     let repository = engine.repository().await?;
     let recoverable = engine.recoverable(&repository).await?;
-    let start = locate(when, Timestamp::now(), &repository.backups, &recoverable)?;
+    let mut start = locate(when, Timestamp::now(), &repository.backups, &recoverable)?;
     let mut scratch = Scratch::open(&engine.settings().scratch_dir, engine.owner()).await?;
     require_room(engine, Some(&start), bytes)?;
-    let done = finish(wish, &migrations, &tenant, &mut scratch, &start, &mut progress).await;
+    let done = finish(wish, &migrations, &tenant, &mut scratch, &mut start, &mut progress).await;
     let ((reached, recovered, aimed), scratch) = wiped(done, scratch).await?;
     scratch.wipe().await?;
+    notes.extend(reached.remarks(&start, &recoverable, when));
     let (replaced, made) = match aimed {
         Aimed::Replaced(replaced) => (Some(replaced), None),
         Aimed::Made(made) => (None, Some(*made)),
@@ -235,12 +236,12 @@ async fn finish(
     migrations: &Migrations,
     tenant: &Tenant,
     scratch: &mut Scratch,
-    start: &Start<'_>,
+    start: &mut Start<'_>,
     progress: &mut (impl FnMut(TenantStep) + Send),
 ) -> Result<(Reached, Instant, Aimed)> {
     let TenantRestore { engine, config, when, .. } = *wish;
     let copied = |now| progress(TenantStep::Copying(now));
-    let reached = engine.recover(scratch, start, when, Fate::Looked, copied).await?;
+    let reached = engine.recover_or_older(scratch, start, when, Fate::Looked, copied).await?;
     let (socket, port) = scratch.socket();
     let copy = config.of_copy(&socket, port)?;
     require_nothing_later(&copy, when).await?;

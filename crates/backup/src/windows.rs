@@ -93,6 +93,12 @@ impl Recoverable {
         exactly.or_else(|| began().find(|window| moment < window.to + second))
     }
 
+    /// The gap at which a window ends, if there is a log behind it.
+    pub(crate) fn gap_behind(&self, window: &Window) -> Option<&Gap> {
+        let of_archive = self.gaps.iter().filter(|gap| gap.archive_id == window.archive_id);
+        of_archive.filter(|gap| gap.first > window.last_segment).min_by_key(|gap| gap.first)
+    }
+
     /// The window that reaches furthest.
     pub fn newest(&self) -> Option<&Window> {
         self.windows.iter().max_by_key(|window| (window.to, window.timeline))

@@ -57,10 +57,28 @@ impl Scratch {
         until_empty(|| layout.clear()).await?;
         layout.prepare()?;
         let scratch = Self { layout, running: None, _lock: lock };
-        for directory in [scratch.data_dir(), scratch.root().join("tablespaces")] {
+        for directory in scratch.filled() {
             files::ensure_directory(&directory, PRIVATE, Some(user))?;
         }
         Ok(scratch)
+    }
+
+    /// Throws away what was restored into it, so that something else can be.
+    ///
+    /// # Errors
+    /// [`Error::StillRunning`], [`Error::Io`].
+    pub async fn empty(&mut self) -> Result<()> {
+        self.stop().await?;
+        for directory in self.filled() {
+            until_empty(|| files::remove_directory(&directory)).await?;
+            files::ensure_directory(&directory, PRIVATE, Some(self.layout.user()))?;
+        }
+        Ok(())
+    }
+
+    /// What a restore writes to.
+    fn filled(&self) -> [PathBuf; 2] {
+        [self.data_dir(), self.root().join("tablespaces")]
     }
 
     /// The directory that everything lies in.

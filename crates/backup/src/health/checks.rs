@@ -20,15 +20,17 @@ const WAITING: i64 = 8;
 impl Facts<'_> {
     pub(super) fn checks(&self) -> Vec<BackupCheck> {
         let mut checks = vec![self.age(), self.continuity(), self.archiver(), self.retention()];
-        checks.extend(self.space(
-            "repository_space",
-            "the repository's disk",
-            self.repository_disk,
-        ));
-        checks.extend(self.space("wal_space", "the disk of the server's log", self.wal_disk));
+        checks.extend(self.disks());
         checks.extend(self.verification());
         checks.extend(self.drill());
         checks
+    }
+
+    pub(super) fn disks(&self) -> impl Iterator<Item = BackupCheck> {
+        let repository =
+            self.space("repository_space", "the repository's disk", self.repository_disk);
+        let wal = self.space("wal_space", "the disk of the server's log", self.wal_disk);
+        repository.into_iter().chain(wal)
     }
 
     fn newest(&self) -> Option<&Backup> {
@@ -209,7 +211,7 @@ impl Facts<'_> {
         })
     }
 
-    fn verification(&self) -> Option<BackupCheck> {
+    pub(super) fn verification(&self) -> Option<BackupCheck> {
         const NAME: &str = "verify";
         let every = signed(self.settings.verify_every?);
         Some(match &self.verified {
@@ -232,7 +234,7 @@ impl Facts<'_> {
     }
 
     /// Whether the newest backups were seen to restore.
-    fn drill(&self) -> Option<BackupCheck> {
+    pub(super) fn drill(&self) -> Option<BackupCheck> {
         const NAME: &str = "drill";
         const HINT: &str = "`tenantry backup drill` holds one now, and says what it finds";
         let every = signed(self.settings.drill_every?);

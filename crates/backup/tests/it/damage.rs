@@ -84,7 +84,16 @@ async fn a_truncated_index_is_damage_and_not_an_empty_repository() {
     assert!(matches!(error, Error::Repository { .. }), "{error:?}");
     let repository = check(&world, "repository").await;
     assert_eq!(repository.outcome, Outcome::Failed);
+    assert!(!repository.detail.contains('\n'), "{}", repository.detail);
     assert!(!world.engine.verify().await.unwrap().ok);
+    // What was found before is still said, and nothing else is made up.
+    let found = world.examine().await;
+    let failed = found.report.checks.iter().filter(|it| it.outcome == Outcome::Failed);
+    let failed: Vec<&str> = failed.map(|it| it.name.as_str()).collect();
+    assert_eq!(failed, ["repository", "verify"]);
+    let numbers = &found.report.numbers;
+    assert_eq!(numbers.get("repository_readable"), Some(&0.0));
+    assert!(!numbers.contains_key("count"), "{numbers:?}");
     // No new backup is begun over it.
     let error =
         world.engine.back_up_now(&world.db.admin, BackupKind::Full, |_| {}).await.unwrap_err();

@@ -1,5 +1,7 @@
 //! Taking the server back: which rows there are, who stays erased, what is refused.
 
+mod detours;
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use tenantry_backup::health::Examination;
+use tenantry_backup::health::{Examination, UNREADABLE};
 use tenantry_backup::{
     Backup as Made, BackupKind, Due, Engine, Progress as Copied, Settings, run_if_due,
 };
@@ -160,7 +160,9 @@ fn quoted(value: &str) -> String {
 
 fn list_text(found: &Examination) -> String {
     let mut text = backups_text(&found.backups);
-    if found.backups.is_empty() {
+    if found.report.checks.iter().any(|check| check.name == UNREADABLE) {
+        "the repository can't be read\n".clone_into(&mut text);
+    } else if found.backups.is_empty() {
         "no backups\n".clone_into(&mut text);
     }
     let recoverable = &found.recoverable;
@@ -228,7 +230,12 @@ fn checks_text(checks: &[Found]) -> String {
         };
         let hint = check.hint.as_ref();
         let hint = hint.map_or_else(String::new, |hint| format!("{:28}hint: {hint}\n", ""));
-        format!("{sign:<8}  {:<16}  {}\n{hint}", check.name, check.detail)
+        format!("{sign:<8}  {:<16}  {}\n{hint}", check.name, first_line(&check.detail))
     };
     checks.iter().map(line).collect()
+}
+
+/// The rest would break a table; it is in JSON.
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }

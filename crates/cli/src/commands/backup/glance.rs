@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tenantry_backup::Settings;
+use tenantry_backup::health::UNREADABLE;
 use tenantry_db::doctor::{Check, Outcome};
 use tenantry_db::models::backups::{BackupCheck, StoredReport, find_report};
 use tenantry_db::{Config, ReaderDb};
@@ -98,10 +99,11 @@ impl Glance {
             return unknown.clone();
         }
         let ago = |at: Timestamp| shown(now.duration_since(at));
-        let mut said = vec![self.newest_at.map_or_else(
-            || "there is no backup yet".to_owned(),
-            |at| format!("the newest is {} old", ago(at)),
-        )];
+        let mut said = vec![match self.newest_at {
+            Some(at) => format!("the newest is {} old", ago(at)),
+            None if self.is_unreadable() => "the repository can't be read".to_owned(),
+            None => "there is no backup yet".to_owned(),
+        }];
         if let Some((from, to)) = self.recoverable_from.zip(self.recoverable_to) {
             said.push(format!("every moment from {from:.0} to {to:.0} can be recovered"));
         }
@@ -111,6 +113,17 @@ impl Glance {
             (None, _) => "no drill was held yet".to_owned(),
         });
         said.join("; ")
+    }
+
+    fn is_unreadable(&self) -> bool {
+        self.problems.iter().any(|check| check.name == UNREADABLE)
+    }
+
+    /// Nothing is wrong but that the first one is still to be made.
+    fn is_new(&self) -> bool {
+        let is_alarm =
+            |check: &BackupCheck| check.outcome == Outcome::Failed && check.name != "backup_age";
+        self.newest_at.is_none() && !self.problems.iter().any(is_alarm)
     }
 
     /// As one of `doctor`'s checks.
@@ -134,11 +147,12 @@ impl Glance {
             let hint = "does the service with `backup.local`, or the timer of deploy/systemd/, run on the database's host?";
             return Check::failed(NAME, format!("nobody has looked for {ago}; then, {says}"), hint);
         }
-        if self.newest_at.is_none() {
+        if self.is_new() {
             let hint = "whoever makes them makes the first one at once; `tenantry backup run` says what stands against it";
             return Check::warning(NAME, says, hint);
         }
-        let Some(worst) = self.problems.iter().max_by_key(|check| check.outcome) else {
+        // Of several alike the first one counts.
+        let Some(worst) = self.problems.iter().rev().max_by_key(|check| check.outcome) else {
             return Check::ok(NAME, says);
         };
         let found: Vec<String> = self.problems.iter().map(named).collect();
@@ -166,7 +180,7 @@ impl Glance {
 }
 
 fn named(check: &BackupCheck) -> String {
-    format!("{}: {}", check.name, check.detail)
+    format!("{}: {}", check.name, super::first_line(&check.detail))
 }
 
 /// Rounded, for people. A clock that is behind has not seen it yet.
@@ -238,6 +252,42 @@ mod tests {
         let check = glance(60, Outcome::Ok).check(now());
         assert_eq!(check.outcome, Outcome::Failed);
         assert!(check.detail.starts_with("nobody has looked for 60 min"), "{check:?}");
+    }
+
+    #[test]
+    fn a_repository_that_cannot_be_read_is_an_alarm_and_not_an_empty_one() {
+        let check = |name: &str, detail: &str, hint: &str| BackupCheck {
+            name: name.to_owned(),
+            outcome: Outcome::Failed,
+            detail: detail.to_owned(),
+            hint: Some(hint.to_owned()),
+        };
+        let mut found = glance(1, Outcome::Ok);
+        found.newest_at = None;
+        (found.recoverable_from, found.recoverable_to) = (None, None);
+        found.problems = vec![
+            check(
+                "repository",
+                "the repository can't be used: x\n[FormatError] on retry",
+                "mend it",
+            ),
+            check("verify", "damaged", "look at the disk"),
+        ];
+        let said = found.check(now());
+        assert_eq!((said.outcome, said.hint.as_deref()), (Outcome::Failed, Some("mend it")));
+        assert_eq!(
+            said.detail,
+            "repository: the repository can't be used: x; verify: damaged; the repository can't be read; a drill \
+             held 10 h ago"
+        );
+        let status = found.text(now());
+        assert!(status.starts_with("backups: the repository can't be read; "), "{status}");
+        assert!(!status.contains("on retry"), "{status}");
+        // An alarm is one, too, before the first backup; that there is none yet, is not.
+        found.problems = vec![check("backup_age", "there is no backup", "make one")];
+        assert_eq!(found.check(now()).outcome, Outcome::Warning);
+        found.problems.push(check("verify", "damaged", "look"));
+        assert_eq!(found.check(now()).outcome, Outcome::Failed);
     }
 
     #[test]
