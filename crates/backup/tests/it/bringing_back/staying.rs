@@ -60,3 +60,18 @@ async fn a_purge_takes_what_is_kept_and_its_certificate_says_so() {
     assert!(text.contains("kept_schemas"), "{text}");
     past.world.stop().await;
 }
+
+#[tokio::test]
+async fn a_damaged_backup_does_not_keep_a_tenant_from_coming_back() {
+    let past = Past::with(|_| String::new()).await;
+    let older = past.world.engine.repository().await.unwrap().newest().unwrap().label.clone();
+    let damaged = past.world.back_up().await.label;
+    crate::damage::flip(&past.world, &damaged);
+    let restored = past.go(When::Now, TenantAim::New("acme-now")).await.unwrap();
+    assert_eq!(restored.backup, older);
+    assert!(restored.notes.iter().any(|note| note.contains(&damaged)), "{:?}", restored.notes);
+    let made = restored.made.unwrap();
+    assert_eq!(past.teams(&made.tenant.schema().to_string()).await, ["A", "B"]);
+    past.assert_wiped();
+    past.world.stop().await;
+}
