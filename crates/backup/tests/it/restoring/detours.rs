@@ -5,6 +5,7 @@ use crate::damage::flip;
 
 /// The newest of two backups is damaged: the older one leads to the same moment, and that is said.
 #[tokio::test]
+#[ignore = "takes more than a minute: part of `script/test --full`"]
 async fn a_damaged_backup_is_passed_over_for_an_older_one_and_named() {
     let (world, client, between) = around().await;
     let older = world.engine.repository().await.unwrap().backups[0].label.clone();
