@@ -4,6 +4,7 @@ mod args;
 mod backups;
 mod commands;
 mod config_file;
+mod confirm;
 mod demo;
 mod exit;
 mod output;

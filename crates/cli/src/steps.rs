@@ -90,6 +90,16 @@ impl Progress {
         self.at(done, all);
     }
 
+    /// As [`at`](Self::at), of a share between 0 and 100.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it lies between 0 and 100"
+    )]
+    pub(crate) fn at_percent(&self, percent: f64) {
+        self.at(percent as usize, 100);
+    }
+
     pub(crate) fn at(&self, done: usize, all: usize) {
         if let Some(bar) = &self.bar {
             bar.set_length(all as u64);

@@ -99,12 +99,7 @@ impl Bar {
 
     fn at(&self, now: Copied) {
         match now {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "it lies between 0 and 100"
-            )]
-            Copied::Copying { percent } => self.copying.at(percent as usize, 100),
+            Copied::Copying { percent } => self.copying.at_percent(percent),
             Copied::WaitingForLog => self.copying.say("waiting for the server's log"),
             Copied::Expiring => self.copying.say("removing what is older than the retention"),
         }

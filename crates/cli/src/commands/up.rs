@@ -3,7 +3,6 @@
 mod archiving;
 mod welcome;
 
-use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -20,6 +19,7 @@ use self::welcome::Welcome;
 use crate::args::{Common, Up};
 use crate::backups::Backups;
 use crate::config_file::{self, Decided};
+use crate::confirm;
 use crate::demo;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, say};
@@ -146,24 +146,10 @@ async fn reset(args: &Up, data_dir: &Path) -> anyhow::Result<bool> {
         return Ok(true);
     }
     if !args.yes {
-        if !std::io::stdin().is_terminal() {
-            return Err(Failure::new(
-                Exit::Refused,
-                format!("`--reset` would delete everything in `{}`", data_dir.display()),
-                "add `--yes` to confirm",
-            )
-            .into());
-        }
-        let mut stderr = std::io::stderr();
-        write!(
-            stderr,
-            "Delete everything in `{}`, all tenants included? [y/N] ",
-            data_dir.display()
-        )?;
-        stderr.flush()?;
-        let mut answer = String::new();
-        std::io::stdin().read_line(&mut answer)?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+        let place = data_dir.display();
+        let question = format!("Delete everything in `{place}`, all tenants included?");
+        let would = format!("`--reset` would delete everything in `{place}`");
+        if !confirm::ask(&question, &would, "add `--yes` to confirm")? {
             say("nothing was deleted");
             return Ok(false);
         }

@@ -14,12 +14,7 @@ pub(super) async fn run(common: &Common, config: &Config, engine: &Engine) -> an
     let bar = Progress::begin("restoring files, in percent");
     let drilled = engine.drill(config, |now| {
         if let Copied::Copying { percent } = now {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "it lies between 0 and 100"
-            )]
-            bar.at(percent as usize, 100);
+            bar.at_percent(percent);
         }
     });
     let drilled = drilled.await?;

@@ -1,14 +1,14 @@
 //! `tenantry backup restore`: asking first, and telling afterwards what has to be known.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal as _, Write as _};
 
 use tenantry_backup::{Destination, Engine, Progress as Copied, Restore, Restored, Step, restore};
 use tenantry_db::Config;
 
 use crate::args::{BackupRestore, Common};
 use crate::commands::actor;
-use crate::exit::{Exit, Failure};
+use crate::confirm;
+use crate::exit::Exit;
 use crate::output::{self, say};
 use crate::steps::Progress;
 
@@ -42,12 +42,7 @@ pub(super) async fn run(
 
 fn at(bar: &Progress, step: &Step) {
     match step {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "it lies between 0 and 100"
-        )]
-        Step::Copying(Copied::Copying { percent }) => bar.at(*percent as usize, 100),
+        Step::Copying(Copied::Copying { percent }) => bar.at_percent(*percent),
         Step::Copying(_) => {}
         Step::Recovering => bar.say("recovered to the moment"),
         Step::LookingBack => bar.say("looking at the state that is given up"),
@@ -58,22 +53,14 @@ fn at(bar: &Progress, step: &Step) {
 
 fn ask(engine: &Engine, args: &BackupRestore) -> anyhow::Result<bool> {
     let directory = engine.settings().server.data_dir.display().to_string();
-    if !std::io::stdin().is_terminal() {
-        let message = format!("the server in `{directory}` would be taken back to {}", args.to);
-        let hint = "add `--yes` to confirm, or `--target-dir` to restore beside it";
-        return Err(Failure::new(Exit::Refused, message, hint).into());
-    }
-    let mut stderr = std::io::stderr();
-    write!(
-        stderr,
+    let question = format!(
         "Take the server in `{directory}` back to {}, with all tenants? What came later is kept in the old \
-         directory only. [y/N] ",
+         directory only.",
         args.to
-    )?;
-    stderr.flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    let yes = matches!(answer.trim(), "y" | "Y" | "yes");
+    );
+    let would = format!("the server in `{directory}` would be taken back to {}", args.to);
+    let hint = "add `--yes` to confirm, or `--target-dir` to restore beside it";
+    let yes = confirm::ask(&question, &would, hint)?;
     if !yes {
         say("nothing was changed");
     }

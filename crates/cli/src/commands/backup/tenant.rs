@@ -2,7 +2,6 @@
 
 use std::cell::OnceCell;
 use std::fmt::Write as _;
-use std::io::{IsTerminal as _, Write as _};
 
 use tenantry_backup::{
     Engine, Progress as Copied, Settings, TenantAim, TenantRestore, TenantRestored, TenantStep,
@@ -13,7 +12,8 @@ use tenantry_db::lifecycle::Undone;
 
 use crate::args::{BackupRestoreTenant, Common};
 use crate::commands::actor;
-use crate::exit::{Exit, Failure};
+use crate::confirm;
+use crate::exit::Exit;
 use crate::output::{self, say};
 use crate::steps::Progress;
 
@@ -29,9 +29,9 @@ pub(super) async fn run(
         None => TenantAim::Replace,
     };
     let question = format!("Take tenant `{}` back to {when}?", args.tenant);
-    let of_what = format!("tenant `{}` would be taken back to {when}", args.tenant);
+    let would = format!("tenant `{}` would be taken back to {when}", args.tenant);
     let hint = "add `--yes` to confirm, or `--as SUBDOMAIN` to look at the earlier state first";
-    if aim == TenantAim::Replace && !args.yes && !ask(&question, of_what, hint)? {
+    if aim == TenantAim::Replace && !args.yes && !ask(&question, &would, hint)? {
         return Ok(Exit::Refused);
     }
     let actor = actor();
@@ -48,8 +48,8 @@ pub(super) async fn undo(
     args: &BackupRestoreTenant,
 ) -> anyhow::Result<Exit> {
     let question = format!("Give tenant `{}` again what it had before?", args.tenant);
-    let of_what = format!("tenant `{}` would get what it had before", args.tenant);
-    if !args.yes && !ask(&question, of_what, "add `--yes` to confirm")? {
+    let would = format!("tenant `{}` would get what it had before", args.tenant);
+    if !args.yes && !ask(&question, &would, "add `--yes` to confirm")? {
         return Ok(Exit::Refused);
     }
     let keep = Settings::from_config(config)?.keep_replaced;
@@ -58,16 +58,9 @@ pub(super) async fn undo(
     Ok(Exit::Done)
 }
 
-fn ask(question: &str, of_what: String, hint: &'static str) -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::new(Exit::Refused, of_what, hint).into());
-    }
-    let mut stderr = std::io::stderr();
-    write!(stderr, "{question} What it has now is kept, and `--undo` brings it back. [y/N] ")?;
-    stderr.flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    let yes = matches!(answer.trim(), "y" | "Y" | "yes");
+fn ask(question: &str, would: &str, hint: &str) -> anyhow::Result<bool> {
+    let question = format!("{question} What it has now is kept, and `--undo` brings it back.");
+    let yes = confirm::ask(&question, would, hint)?;
     if !yes {
         say("nothing was changed");
     }
@@ -87,12 +80,7 @@ impl View {
 
     fn at(&self, step: &TenantStep) {
         match step {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "it lies between 0 and 100"
-            )]
-            TenantStep::Copying(Copied::Copying { percent }) => self.bar.at(*percent as usize, 100),
+            TenantStep::Copying(Copied::Copying { percent }) => self.bar.at_percent(*percent),
             TenantStep::Copying(_) => {}
             TenantStep::Recovered => self.bar.say("the scratch server has the moment"),
             TenantStep::BringingForward => {
