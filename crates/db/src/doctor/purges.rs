@@ -7,7 +7,6 @@ use crate::config::Config;
 use crate::direct::ReaderDb;
 use crate::error::{Doing, Error};
 use crate::lifecycle::{ErasureLedger, require_erased_stay_erased};
-use crate::models::purges;
 
 pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> {
     const SHOWN: usize = 5;
@@ -31,8 +30,7 @@ pub(super) async fn check(db: &Object, config: &Config) -> Result<Check, Error> 
         .doing("look for tenants that are due")?;
     let overdue: i64 = overdue.get(0);
     if let Ok(ledger) = ErasureLedger::new(config) {
-        let known = purges::newest_in_ledger(&***db).await?;
-        if let Err(error) = ledger.check(known).await {
+        if let Err(error) = ledger.check(&***db).await {
             return Ok(Check::error("purges", &error));
         }
         match require_erased_stay_erased(&ReaderDb::new(config)?, &ledger).await {

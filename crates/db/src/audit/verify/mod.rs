@@ -28,7 +28,6 @@ use crate::direct::ReaderDb;
 use crate::error::{Doing, Error};
 use crate::lifecycle::{ErasureError, ErasureLedger};
 use crate::migrate::{Migrations, require_public_head};
-use crate::models::purges;
 
 pub use finding::{Finding, FindingKind, Head};
 
@@ -271,8 +270,7 @@ async fn check_ledger(
     found: &mut Findings,
 ) -> Result<(), Error> {
     let Ok(ledger) = ErasureLedger::new(config) else { return Ok(()) };
-    let known = purges::newest_in_ledger(tx).await?;
-    match ledger.check(known).await {
+    match ledger.check(tx).await {
         Ok(()) => Ok(()),
         Err(Error::Erasure(
             error @ (ErasureError::LedgerDamaged { .. }

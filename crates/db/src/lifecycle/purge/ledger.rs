@@ -7,12 +7,14 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio_postgres::GenericClient;
 
 use crate::chained_file::{Chain, ChainedEntry, ChainedFile, OpenChain};
 use crate::config::Config;
 use crate::error::Error;
 use crate::ids::TenantId;
 use crate::lifecycle::ErasureError;
+use crate::models::purges;
 
 pub(super) use crate::chained_file::Recorded;
 
@@ -91,11 +93,12 @@ impl ErasureLedger {
         Ok(chain.entries.get(index).cloned().zip(chain.recorded(index)))
     }
 
-    /// Looks whether it is whole and holds what the database knows of, and changes nothing.
+    /// Looks whether it is whole and holds what this database knows of, and changes nothing.
     ///
     /// # Errors
     /// What a purge would stop at.
-    pub(crate) async fn check(&self, known: Option<(i64, Vec<u8>)>) -> Result<(), Error> {
+    pub(crate) async fn check(&self, db: &impl GenericClient) -> Result<(), Error> {
+        let known = purges::newest_in_ledger(db).await?;
         let chain: Chain<ErasureEntry> =
             self.file.read_beside().await.map_err(ErasureError::from)?;
         Ok(chain.require(known).map_err(ErasureError::from)?)
