@@ -20,10 +20,10 @@ use crate::health::{Disk, causes};
 use crate::moment::{Start, When, locate};
 use crate::progress::Progress;
 use crate::recovery::{Fate, require_nothing_later};
+use crate::restore::wiped;
 
 /// Indexes and tables that are looked through, each.
 const SAMPLE: i64 = 200;
-const MARGIN_BYTES: u64 = 128 * 1024 * 1024;
 
 /// How a drill ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -139,9 +139,8 @@ impl Engine {
         self.require_room(&start)?;
         let held =
             self.look(config, &mut scratch, &start, when, live.as_ref(), drilled, progress).await;
-        let wiped = scratch.wipe().await;
-        held?;
-        Ok(wiped?)
+        let ((), scratch) = wiped(held, scratch).await?;
+        Ok(scratch.wipe().await?)
     }
 
     /// The server's own state at a moment that is in the repository afterwards.
@@ -166,14 +165,7 @@ impl Engine {
 
     /// For a copy of the whole server in the scratch directory, which is empty now.
     pub(crate) fn require_room(&self, start: &Start<'_>) -> Result<()> {
-        let path = self.settings().scratch_dir.clone();
-        let needed_bytes = start.backup.size_bytes + start.backup.size_bytes / 10 + MARGIN_BYTES;
-        match Disk::of(&path) {
-            Some(disk) if disk.free_bytes < needed_bytes => {
-                Err(Error::NoRoom { path, free_bytes: disk.free_bytes, needed_bytes })
-            }
-            _ => Ok(()),
-        }
+        Disk::require_for_copy(&self.settings().scratch_dir, start.backup.size_bytes)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call, in one place")]
@@ -192,8 +184,7 @@ impl Engine {
         drilled.restore_s = Some(begun.elapsed().as_secs_f64());
         let last = reached.last_commit.map_or_else(|| "-".to_owned(), |at| at.to_string());
         drilled.put("restore", Ok(format!("recovered; the last commit in it is of {last}")));
-        let (socket, port) = scratch.socket();
-        let copy = config.of_copy(&socket, port)?;
+        let copy = config.of_copy(scratch.socket())?;
         require_nothing_later(&copy, when).await?;
         let admin = AdminDb::new(&copy)?;
         drilled.put("tenants", whole(&look_whole(&admin).await?, live));

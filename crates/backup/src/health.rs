@@ -24,6 +24,8 @@ use crate::verify::Verified;
 use crate::wal::SegmentName;
 use crate::windows::Recoverable;
 
+pub use checks::shown;
+
 /// The check that there is only if the repository can't be read at all: what else is said of backups is not known
 /// then.
 pub const UNREADABLE: &str = "repository";

@@ -79,11 +79,13 @@ impl Engine {
         let mut told = Told::of(&scratch.log());
         if let Err(error) = started {
             let error = failure(error, &scratch.log(), when, asked);
-            let Some(last) = ends_at(&error) else { return Err(error) };
+            if !is_of_the_end(&error) {
+                return Err(error);
+            }
             // PostgreSQL stops before the first commit behind a moment, and here is none: the end is the moment.
             let settings = self.recovery_settings(&directory, asked, When::Now, fate)?;
             scratch.start(&directory, &settings, PATIENCE).await.map_err(Error::NotRecovered)?;
-            told = Told { ended_at: Some(last), ..Told::of(&scratch.log()) };
+            told = Told { ends_with_it: true, ..Told::of(&scratch.log()) };
         }
         let client = self.superuser(scratch, "postgres").await?;
         let timeline = timeline_of(&client).await?;
@@ -171,10 +173,10 @@ fn failure(error: StackError, log: &str, when: When, timeline: u32) -> Error {
     Error::NotRecovered(error)
 }
 
-/// The last commit of a log that ends with the moment itself, to the microsecond.
-fn ends_at(error: &Error) -> Option<Timestamp> {
-    let Error::NothingBehind { moment, last, .. } = error else { return None };
-    last.filter(|last| for_postgres(*last) == for_postgres(*moment))
+/// Whether the log ends with a commit of the moment itself, to the microsecond.
+fn is_of_the_end(error: &Error) -> bool {
+    let Error::NothingBehind { moment, last, .. } = error else { return false };
+    last.is_some_and(|last| for_postgres(last) == for_postgres(*moment))
 }
 
 /// What the log of a recovery tells.
@@ -182,8 +184,8 @@ fn ends_at(error: &Error) -> Option<Timestamp> {
 struct Told {
     stopped_before: Option<Timestamp>,
     last_commit: Option<Timestamp>,
-    /// The moment, where the log was found to end with a commit of it.
-    ended_at: Option<Timestamp>,
+    /// The log was found to end with a commit of the moment.
+    ends_with_it: bool,
     is_complete: bool,
 }
 
@@ -209,7 +211,7 @@ impl Told {
         }
         let When::At(moment) = when else { return Ok(()) };
         match self.stopped_before {
-            None if self.ended_at.is_some() => {}
+            None if self.ends_with_it => {}
             None => return odd("its log does not say where it stopped".to_owned()),
             Some(before) if before <= moment => {
                 return odd(format!("it stopped before {before}, which is not behind {moment}"));

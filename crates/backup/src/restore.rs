@@ -197,8 +197,7 @@ async fn finish(
     progress: &mut impl FnMut(Step),
 ) -> Result<Restored> {
     let (engine, config) = (restore.engine, restore.config);
-    let (socket, port) = scratch.socket();
-    let copy = config.of_copy(&socket, port)?;
+    let copy = config.of_copy(scratch.socket())?;
     let newest_known = require_nothing_later(&copy, restore.when).await?;
     progress(Step::Erasing);
     let superuser = scratch.config(&engine.settings().server.user, "postgres");
@@ -289,8 +288,7 @@ async fn place_of_given_up(
             let settings = capacity(&place.target).map_err(|e| causes(&e))?;
             let started = scratch.start(&place.target, &settings, START_PATIENCE).await;
             started.map_err(|error| causes(&error))?;
-            let (socket, port) = scratch.socket();
-            restore.config.of_copy(&socket, port).map_err(|error| causes(&error))?
+            restore.config.of_copy(scratch.socket()).map_err(|error| causes(&error))?
         }
     })
 }

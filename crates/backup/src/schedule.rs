@@ -18,7 +18,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::health::Examination;
 use crate::progress::Progress;
-use crate::settings::Settings;
+use crate::settings::{Settings, signed};
 use crate::verify::Verified;
 
 /// Why a backup is due.
@@ -66,9 +66,7 @@ pub fn due(
             .map(|it| it.started_at)
             .max()
     };
-    let old = |at: Timestamp, every: Duration| {
-        now.duration_since(at) >= SignedDuration::try_from(every).unwrap_or(SignedDuration::MAX)
-    };
+    let old = |at: Timestamp, every: Duration| now.duration_since(at) >= signed(every);
     let Some(full) = newest_of(Some(BackupKind::Full)) else { return Some(Due::First) };
     let remedy_may_be_tried = now.duration_since(full) >= REMEDY_EVERY;
     let damaged_since = verified.is_some_and(|it| !it.ok && it.at > full);
@@ -83,42 +81,20 @@ pub fn due(
     }
 }
 
-/// Whether the repository should be read as a whole again: it is time, or it was damaged and a backup has been
-/// made since.
-fn verify_is_due(
+/// Whether the backups should be looked at again: it is time, or they were found bad and one has been made since.
+/// `last` is when that was done last, and whether all was well.
+fn look_is_due(
     now: Timestamp,
-    settings: &Settings,
+    every: Option<Duration>,
     backups: &[Backup],
-    last: Option<&Verified>,
+    last: Option<(Timestamp, bool)>,
 ) -> bool {
-    let Some(every) = settings.verify_every else { return false };
-    let every = SignedDuration::try_from(every).unwrap_or(SignedDuration::MAX);
-    match (last, backups.first()) {
-        (_, None) => false,
-        (None, Some(oldest)) => now.duration_since(oldest.stopped_at) >= every,
-        (Some(last), _) => {
-            let newer = backups.last().is_some_and(|it| it.stopped_at > last.at);
-            now.duration_since(last.at) >= every || !last.ok && newer
-        }
-    }
-}
-
-/// Whether a drill should be held: it is time, or the last one failed and a backup has been made since.
-fn drill_is_due(
-    now: Timestamp,
-    settings: &Settings,
-    backups: &[Backup],
-    last: Option<&Drilled>,
-) -> bool {
-    let Some(every) = settings.drill_every else { return false };
-    let every = SignedDuration::try_from(every).unwrap_or(SignedDuration::MAX);
-    match (last, backups.first()) {
-        (_, None) => false,
-        (None, Some(oldest)) => now.duration_since(oldest.stopped_at) >= every,
-        (Some(last), _) => {
-            let newer = backups.last().is_some_and(|it| it.stopped_at > last.at);
-            now.duration_since(last.at) >= every || !last.ok && newer
-        }
+    let (Some(every), Some(oldest), Some(newest)) = (every, backups.first(), backups.last()) else {
+        return false;
+    };
+    match last {
+        None => now.duration_since(oldest.stopped_at) >= signed(every),
+        Some((at, ok)) => now.duration_since(at) >= signed(every) || !ok && newest.stopped_at > at,
     }
 }
 
@@ -249,16 +225,17 @@ async fn keep_once(engine: &Engine, admin: &AdminDb, config: &Config) -> Result<
         report(engine, admin).await?;
     }
     let backups = engine.repository().await?.backups;
-    let last = engine.last_verified();
-    if verify_is_due(Timestamp::now(), engine.settings(), &backups, last.as_ref()) {
+    let settings = engine.settings();
+    let last = engine.last_verified().map(|it| (it.at, it.ok));
+    if look_is_due(Timestamp::now(), settings.verify_every, &backups, last) {
         // Not beside an expiry, which removes files.
         let lock = engine.lock()?;
         engine.verify().await?;
         drop(lock);
         report(engine, admin).await?;
     }
-    let last = engine.last_drilled();
-    if drill_is_due(Timestamp::now(), engine.settings(), &backups, last.as_ref()) {
+    let last = engine.last_drilled().map(|it| (it.at, it.ok));
+    if look_is_due(Timestamp::now(), settings.drill_every, &backups, last) {
         // Boxed, since the compiler can't see otherwise that it may move between threads.
         let drilling: Pin<Box<dyn Future<Output = Result<Drilled>> + Send + '_>> =
             Box::pin(engine.drill(config, |_| {}));

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use tenantry_db::config::Reader;
 use tenantry_db::{Config, Secret};
 
@@ -96,7 +97,17 @@ pub struct Server {
     pub password_file: Option<PathBuf>,
 }
 
+/// As a difference of two moments has it.
+pub(crate) fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
 impl Settings {
+    /// How often at least there should be a new backup.
+    pub(crate) fn interval(&self) -> SignedDuration {
+        signed(self.diff_every.unwrap_or(self.full_every).min(self.full_every))
+    }
+
     /// Reads the section.
     ///
     /// # Errors

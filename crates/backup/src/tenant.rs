@@ -13,7 +13,7 @@ use serde::Serialize;
 use tenantry_db::lifecycle::{
     self, Archive, Earlier, ErasureLedger, Export, ExportOptions, ImportAs, NewTenant, Replaced,
     SchemaText, TransferProgress, Undone, bring_forward, import_tenant, load_earlier,
-    require_not_erased, require_replaceable,
+    require_not_erased, require_replaceable, require_there_then,
 };
 use tenantry_db::migrate::{Migrations, migrate_public};
 use tenantry_db::models::audit::Actor;
@@ -29,8 +29,6 @@ use crate::progress::Progress;
 use crate::recovery::{Fate, Reached, require_nothing_later};
 use crate::restore::{catch_up, wiped};
 
-/// Beside the rows: what the server writes meanwhile.
-const MARGIN_BYTES: u64 = 128 * 1024 * 1024;
 /// The server's log has it all once more.
 const ROOM_FACTOR: u64 = 2;
 
@@ -137,7 +135,8 @@ pub async fn restore_tenant(
     let recoverable = engine.recoverable(&repository).await?;
     let mut start = locate(when, Timestamp::now(), &repository.backups, &recoverable)?;
     let mut scratch = Scratch::open(&engine.settings().scratch_dir, engine.owner()).await?;
-    require_room(engine, Some(&start), bytes)?;
+    engine.require_room(&start)?;
+    require_room(engine, bytes)?;
     let done = finish(wish, &migrations, &tenant, &mut scratch, &mut start, &mut progress).await;
     let ((reached, recovered, aimed), scratch) = wiped(done, scratch).await?;
     scratch.wipe().await?;
@@ -192,14 +191,7 @@ async fn require(wish: &TenantRestore<'_>, migrations: &Migrations) -> Result<(T
         return Ok((found.tenant, found.bytes));
     };
     let row = require_not_erased(&reader, ledger, tenant).await?;
-    if let Some(moment) = moment.filter(|moment| *moment < row.created_at) {
-        let moment = Some(moment);
-        return Err(tenantry_db::Error::from(lifecycle::BringBackError::NotThen {
-            tenant: row.id,
-            moment,
-        })
-        .into());
-    }
+    require_there_then(&row, moment)?;
     NewTenant::new(config, &row.name, subdomain, None, serde_json::Map::new())?;
     let named = subdomain.parse::<TenantRef>().map_err(tenantry_db::Error::from)?;
     if find_tenant(&reader, &named).await?.is_some() {
@@ -216,19 +208,9 @@ fn moment(when: When) -> Option<Timestamp> {
     }
 }
 
-/// For the copy of the whole server, and for the rows that the server gets.
-fn require_room(engine: &Engine, start: Option<&Start<'_>>, bytes: u64) -> Result<()> {
-    if let Some(start) = start {
-        engine.require_room(start)?;
-    }
-    let path = engine.settings().server.data_dir.clone();
-    let needed_bytes = bytes * ROOM_FACTOR + MARGIN_BYTES;
-    match Disk::of(&path) {
-        Some(disk) if disk.free_bytes < needed_bytes => {
-            Err(Error::NoRoom { path, free_bytes: disk.free_bytes, needed_bytes })
-        }
-        _ => Ok(()),
-    }
+/// For the rows that the server gets.
+fn require_room(engine: &Engine, bytes: u64) -> Result<()> {
+    Disk::require(&engine.settings().server.data_dir, bytes * ROOM_FACTOR)
 }
 
 async fn finish(
@@ -242,8 +224,7 @@ async fn finish(
     let TenantRestore { engine, config, when, .. } = *wish;
     let copied = |now| progress(TenantStep::Copying(now));
     let reached = engine.recover_or_older(scratch, start, when, Fate::Looked, copied).await?;
-    let (socket, port) = scratch.socket();
-    let copy = config.of_copy(&socket, port)?;
+    let copy = config.of_copy(scratch.socket())?;
     require_nothing_later(&copy, when).await?;
     let recovered = Instant::now();
     progress(TenantStep::Recovered);
@@ -272,7 +253,7 @@ async fn replace(
     progress(TenantStep::BringingForward);
     let moment = moment(wish.when);
     let earlier = bring_forward(copy, migrations, tenant, moment, actor).await?;
-    require_room(engine, None, earlier.bytes)?;
+    require_room(engine, earlier.bytes)?;
     let text = schema_text(engine, scratch, config, &earlier).await?;
     let admin = AdminDb::new(config)?;
     let loaded = load_earlier(&admin, earlier, &text, |at| progress(loading(at))).await?;
@@ -312,7 +293,7 @@ async fn make(
     let file = create_private(&path)?;
     let (manifest, file) = export.write(file, |at| progress(loading(at))).await?;
     drop(file);
-    require_room(engine, None, manifest.bytes())?;
+    require_room(engine, manifest.bytes())?;
     let archive = Archive::open(&path, true).await?;
     let wanted = ImportAs { subdomain: Some(subdomain), ..ImportAs::default() };
     let admin = AdminDb::new(config)?;

@@ -9,6 +9,7 @@ use tenantry_db::models::backups::{BackupCheck, ServerLog};
 
 use super::{Disk, Facts};
 use crate::backups::{Backup, BackupKind};
+use crate::settings::signed;
 use crate::wal::SegmentName;
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
@@ -37,12 +38,6 @@ impl Facts<'_> {
         self.repository.newest()
     }
 
-    /// How often at least there should be a new one.
-    fn interval(&self) -> SignedDuration {
-        let shortest = self.settings.diff_every.unwrap_or(self.settings.full_every);
-        signed(shortest.min(self.settings.full_every))
-    }
-
     fn age(&self) -> BackupCheck {
         const NAME: &str = "backup_age";
         const HINT: &str = "`tenantry backup run` says what stands against a new one";
@@ -50,7 +45,7 @@ impl Facts<'_> {
             return failed(NAME, "there is no backup", "`tenantry backup run` makes one");
         };
         let age = self.now.duration_since(newest.stopped_at);
-        let interval = self.interval();
+        let interval = self.settings.interval();
         let found = format!("the newest backup is {} old", shown(age));
         if newest.damaged {
             let found =
@@ -295,12 +290,8 @@ impl Facts<'_> {
     }
 }
 
-fn signed(duration: Duration) -> SignedDuration {
-    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
-}
-
-/// Rounded, for people.
-fn shown(duration: SignedDuration) -> String {
+/// A span of time for people, rounded.
+pub fn shown(duration: SignedDuration) -> String {
     let minutes = duration.as_mins();
     match minutes {
         ..2 => format!("{} s", duration.as_secs()),

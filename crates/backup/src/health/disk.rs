@@ -2,6 +2,11 @@
 
 use std::path::Path;
 
+use crate::error::{Error, Result};
+
+/// Beside what is copied: what is written meanwhile, such as the log that a recovery needs at once.
+const MARGIN_BYTES: u64 = 128 * 1024 * 1024;
+
 /// A disk's room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Disk {
@@ -15,6 +20,25 @@ impl Disk {
         let disk = rustix::fs::statvfs(path).ok()?;
         let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
         Some(Self { free_bytes: bytes(disk.f_bavail), total_bytes: bytes(disk.f_blocks) })
+    }
+
+    /// Refuses to put so much on the disk of a path. One that can't be asked is believed to have room.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`].
+    pub(crate) fn require(path: &Path, bytes: u64) -> Result<()> {
+        let needed_bytes = bytes + MARGIN_BYTES;
+        match Self::of(path) {
+            Some(Self { free_bytes, .. }) if free_bytes < needed_bytes => {
+                Err(Error::NoRoom { path: path.to_owned(), free_bytes, needed_bytes })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// As [`require`](Self::require), for a copy of a server that takes so much, and grows as it recovers.
+    pub(crate) fn require_for_copy(path: &Path, size_bytes: u64) -> Result<()> {
+        Self::require(path, size_bytes + size_bytes / 10)
     }
 
     /// In percent.

@@ -8,7 +8,7 @@ use tenantry_db::models::holding::{FormerRepository, Holding};
 
 use crate::archive::Archive;
 use crate::backups::{Backup, Repository};
-use crate::settings::{Place, Settings};
+use crate::settings::{Place, Settings, signed};
 use crate::wal::{Lsn, SegmentName};
 use crate::windows::segment_size;
 
@@ -44,12 +44,8 @@ pub(super) fn of(
 
 /// The first full backup behind it is made, gets as old as the retention, and then one more succeeds.
 fn expires_after(settings: &Settings) -> SignedDuration {
-    let seconds = |duration: std::time::Duration| {
-        SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
-    };
-    let interval = settings.diff_every.unwrap_or(settings.full_every).min(settings.full_every);
     let retention = SignedDuration::from_hours(24 * i64::from(settings.retention_days));
-    retention.saturating_add(seconds(settings.full_every)).saturating_add(seconds(interval))
+    retention.saturating_add(signed(settings.full_every)).saturating_add(settings.interval())
 }
 
 fn name(settings: &Settings) -> String {

@@ -12,10 +12,6 @@ use super::Destination;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::health::Disk;
-use crate::settings;
-
-/// Beside the files: the log that the recovery needs at once.
-const MARGIN_BYTES: u64 = 128 * 1024 * 1024;
 
 /// Where it is made, and where it goes.
 #[derive(Debug)]
@@ -82,14 +78,7 @@ impl Place {
     /// # Errors
     /// [`Error::NoRoom`].
     pub(super) fn require_room(&self, size_bytes: u64) -> Result<()> {
-        let path = self.target.parent().unwrap_or(Path::new("/")).to_owned();
-        let needed_bytes = size_bytes + size_bytes / 10 + MARGIN_BYTES;
-        match Disk::of(&path) {
-            Some(disk) if disk.free_bytes < needed_bytes => {
-                Err(Error::NoRoom { path, free_bytes: disk.free_bytes, needed_bytes })
-            }
-            _ => Ok(()),
-        }
+        Disk::require_for_copy(self.target.parent().unwrap_or(Path::new("/")), size_bytes)
     }
 
     /// What the server that is given up could not archive any more: that is in no repository.
@@ -178,14 +167,10 @@ impl Place {
 
 /// A copy in what is backed up would be in the next backup, and one in the repository goes with it.
 fn require_apart(engine: &Engine, target: &Path) -> Result<()> {
-    let settings = engine.settings();
-    let mut taken = vec![&settings.server.data_dir];
-    if let settings::Place::Directory(repository) = &settings.place {
-        taken.push(repository);
-    }
-    for inside in taken {
+    let data_dir = engine.settings().server.data_dir.clone();
+    for inside in [Some(data_dir), engine.repository_dir()].into_iter().flatten() {
         // What is not there yet has nothing inside.
-        let Ok(inside) = canonical(inside) else { continue };
+        let Ok(inside) = canonical(&inside) else { continue };
         if target.starts_with(&inside) {
             return Err(Error::TargetInside { path: target.to_owned(), inside });
         }

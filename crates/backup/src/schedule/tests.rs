@@ -105,8 +105,8 @@ fn the_repository_is_read_when_it_is_time_and_after_damage() {
     let backups = [backup(BackupKind::Full, DAY_S)];
     let old = [backup(BackupKind::Full, 8 * DAY_S)];
     let verified = |ago_s, ok| Verified { at: at(NOW_S - ago_s), ok, problems: vec![] };
-    let is_due = |settings, backups: &[Backup], last: Option<Verified>| {
-        verify_is_due(now(), settings, backups, last.as_ref())
+    let is_due = |settings: &Settings, backups: &[Backup], last: Option<Verified>| {
+        look_is_due(now(), settings.verify_every, backups, last.map(|it| (it.at, it.ok)))
     };
     assert!(!is_due(&weekly, &[], None));
     assert!(!is_due(&weekly, &backups, None));

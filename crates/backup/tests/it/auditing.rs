@@ -1,7 +1,7 @@
 //! The log of who did what, when the server is taken back to an earlier moment.
 
 use jiff::Timestamp;
-use tenantry_backup::{Destination, Restore, Restored, When, restore};
+use tenantry_backup::{Destination, When};
 use tenantry_db::audit::{Anchor, Verification, anchor_head, seal_entries, verify};
 use tenantry_db::{AdminDb, Config, ReaderDb};
 use tenantry_stack::{Server, ServerUser};
@@ -15,12 +15,6 @@ async fn moment(world: &World) -> Timestamp {
 
 async fn pause(world: &World) {
     until(&world.db.superuser().await, "SELECT pg_sleep(1.1) IS NOT NULL").await;
-}
-
-async fn go(world: &World, when: When, destination: Destination) -> Restored {
-    let (engine, config, actor) = (&world.engine, &world.config, world.db.actor());
-    let wish = Restore { engine, config, actor: &actor, when, destination, decide_again: false };
-    restore(&wish, |_| {}).await.unwrap()
 }
 
 /// As a new process would.
@@ -53,13 +47,14 @@ async fn the_log_of_a_restored_server_goes_on_and_says_what_was_lost() {
     world.segment().await;
 
     // A copy beside the server says nothing in the server's file, though somebody was erased again in it.
-    let beside = go(&world, When::At(before), Destination::Beside(world.path("beside"))).await;
+    let beside =
+        world.restore(When::At(before), Destination::Beside(world.path("beside"))).await.unwrap();
     assert_eq!(beside.erased_again, 1);
     assert_eq!(anchor.heads().unwrap(), anchored);
     assert!(verified(&world).await.notes.is_empty());
 
     world.stack.stop_server(Server::Primary).await.unwrap();
-    let restored = go(&world, When::At(before), Destination::InPlace).await;
+    let restored = world.restore(When::At(before), Destination::InPlace).await.unwrap();
     assert_eq!(restored.erased_again, 1);
     world.stack.start_primary().await.unwrap();
     let head = anchor.heads().unwrap().pop().unwrap();
@@ -102,7 +97,8 @@ async fn the_log_of_a_server_that_was_not_restored_after_all_is_no_alarm() {
     world.db.purge(&gone).await;
     sealed_and_anchored(&world.config).await;
     world.segment().await;
-    let copy = go(&world, When::At(before), Destination::Beside(world.path("copy"))).await;
+    let copy =
+        world.restore(When::At(before), Destination::Beside(world.path("copy"))).await.unwrap();
     assert_eq!(copy.erased_again, 1);
     // The same that the restore in place does, on the copy.
     let owner = ServerUser::owner_of(&copy.data_dir).unwrap();
@@ -112,8 +108,7 @@ async fn the_log_of_a_server_that_was_not_restored_after_all_is_no_alarm() {
         [("max_connections", "400".into()), ("max_prepared_transactions", "1000".into())];
     let patience = std::time::Duration::from_secs(60);
     scratch.start(&copy.data_dir, &settings, patience).await.unwrap();
-    let (socket, port) = scratch.socket();
-    let admin = AdminDb::new(&world.config.of_copy(&socket, port).unwrap()).unwrap();
+    let admin = AdminDb::new(&world.config.of_copy(scratch.socket()).unwrap()).unwrap();
     tenantry_db::audit::continue_after_restore(&admin, &anchor).await.unwrap();
     drop(admin);
     scratch.stop().await.unwrap();

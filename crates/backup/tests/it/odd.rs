@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tenantry_backup::{Destination, Restore, Restored, When, restore};
+use tenantry_backup::{Destination, When};
 use tenantry_db::init::init;
 use tenantry_db::lifecycle::get_certificate;
 use tenantry_db::migrate::migrate_public;
@@ -16,12 +16,6 @@ use crate::world::{World, until};
 
 async fn moment(client: &Client) -> Timestamp {
     client.query_typed_one("SELECT clock_timestamp()", &[]).await.unwrap().get(0)
-}
-
-async fn go(world: &World, when: When, destination: Destination) -> Restored {
-    let (engine, config, actor) = (&world.engine, &world.config, world.db.actor());
-    let wish = Restore { engine, config, actor: &actor, when, destination, decide_again: false };
-    restore(&wish, |_| {}).await.unwrap()
 }
 
 /// As before the program was upgraded: without its newest tables, and without a function that `init` makes.
@@ -66,7 +60,7 @@ async fn a_database_that_is_older_than_the_program_is_brought_up_to_date_before_
     drop(client);
 
     world.stack.stop_server(Server::Primary).await.unwrap();
-    let restored = go(&world, When::At(before), Destination::InPlace).await;
+    let restored = world.restore(When::At(before), Destination::InPlace).await.unwrap();
     assert_eq!((&*restored.backup, restored.erased_again), (&*made.label, 1));
     let notes = restored.notes.join("\n");
     assert!(notes.contains("4 public migrations were applied again"), "{notes}");
@@ -126,7 +120,7 @@ async fn a_tablespace_comes_back_beside_its_server_and_the_old_one_stays_as_it_i
     world.segment().await;
 
     let when = When::At(between);
-    let beside = go(&world, when, Destination::Beside(world.path("beside"))).await;
+    let beside = world.restore(when, Destination::Beside(world.path("beside"))).await.unwrap();
     let (found, place) = names(&world, &beside.data_dir).await;
     assert_eq!(found, ["A"]);
     assert!(place.starts_with(&format!("{}/beside.tablespaces-", root.display())), "{place}");
@@ -137,7 +131,7 @@ async fn a_tablespace_comes_back_beside_its_server_and_the_old_one_stays_as_it_i
 
     drop(client);
     world.stack.stop_server(Server::Primary).await.unwrap();
-    let restored = go(&world, when, Destination::InPlace).await;
+    let restored = world.restore(when, Destination::InPlace).await.unwrap();
     let (found, place) = names(&world, &restored.data_dir).await;
     assert_eq!(found, ["A"]);
     assert!(place.contains("/data/primary.tablespaces-"), "{place}");

@@ -38,15 +38,8 @@ async fn around() -> (World, Client, Timestamp) {
     (world, client, between)
 }
 
-async fn go(world: &World, when: When, destination: Destination) -> Result<Restored, Error> {
-    let actor = world.db.actor();
-    let (engine, config) = (&world.engine, &world.config);
-    let wish = Restore { engine, config, actor: &actor, when, destination, decide_again: false };
-    restore(&wish, |_| {}).await
-}
-
 async fn beside(world: &World, when: When, name: &str) -> Result<Restored, Error> {
-    go(world, when, Destination::Beside(world.path(name))).await
+    world.restore(when, Destination::Beside(world.path(name))).await
 }
 
 /// Rows of a query on a restored directory, on a server of our own that nobody else reaches.
@@ -141,7 +134,7 @@ async fn what_cannot_be_recovered_is_refused_with_what_can() {
     let inside = beside(&world, When::At(between), "data/primary/copy").await.unwrap_err();
     assert!(matches!(inside, Error::TargetInside { .. }), "{inside:?}");
     // The server runs, so its place is taken.
-    let error = go(&world, When::At(between), Destination::InPlace).await.unwrap_err();
+    let error = world.restore(When::At(between), Destination::InPlace).await.unwrap_err();
     assert!(matches!(error, Error::ServerRuns { .. }), "{error:?}");
     // Behind the last commit of a server that is away, nobody can tell.
     world.stack.stop_server(Server::Primary).await.unwrap();
@@ -157,7 +150,7 @@ async fn a_second_recovery_to_the_timeline_that_was_left_has_the_rows_of_that_on
     world.segment().await;
     drop(client);
     world.stack.stop_server(Server::Primary).await.unwrap();
-    let restored = go(&world, When::At(between), Destination::InPlace).await.unwrap();
+    let restored = world.restore(When::At(between), Destination::InPlace).await.unwrap();
     let kept = restored.kept.unwrap();
     assert!(kept.join("PG_VERSION").exists());
     assert_eq!(restored.data_dir, tenantry_stack::canonical(&world.path("data/primary")).unwrap());
@@ -211,11 +204,11 @@ async fn whoever_was_erased_or_shut_out_since_is_told_and_stays_so() {
     let ledger = world.config.erasure.ledger_dir.as_ref().unwrap().join("erasures.jsonl");
     let aside = ledger.with_extension("aside");
     std::fs::rename(&ledger, &aside).unwrap();
-    let refused = go(&world, When::At(before), Destination::InPlace).await.unwrap_err();
+    let refused = world.restore(When::At(before), Destination::InPlace).await.unwrap_err();
     assert!(refused.to_string().contains("lacks entry 2"), "{refused}");
     std::fs::rename(&aside, &ledger).unwrap();
 
-    let restored = go(&world, When::At(before), Destination::InPlace).await.unwrap();
+    let restored = world.restore(When::At(before), Destination::InPlace).await.unwrap();
     assert_eq!(restored.erased_again, 2);
     let lost = restored.lost_decisions.clone().unwrap();
     let mut lost: Vec<(Option<&str>, &str)> =

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tenantry_backup::health::Examination;
-use tenantry_backup::{Backup, BackupKind, Engine, Settings};
+use tenantry_backup::{
+    Backup, BackupKind, Destination, Engine, Error, Restore, Restored, Settings, When, restore,
+};
 use tenantry_db::{Config, Installation};
 use tenantry_stack::{ServerUser, Stack, files};
 use tenantry_testing::{Servers, TestDatabase, temp_dir};
@@ -21,6 +23,18 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// Takes the whole server to a moment, as the command does.
+    pub(crate) async fn restore(
+        &self,
+        when: When,
+        destination: Destination,
+    ) -> Result<Restored, Error> {
+        let (engine, config, actor) = (&self.engine, &self.config, self.db.actor());
+        let wish =
+            Restore { engine, config, actor: &actor, when, destination, decide_again: false };
+        restore(&wish, |_| {}).await
+    }
+
     pub(crate) async fn new() -> Self {
         Self::with(|_| Vec::new()).await
     }

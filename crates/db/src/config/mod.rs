@@ -12,7 +12,7 @@ mod replicas;
 mod show;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Error;
@@ -186,7 +186,7 @@ impl Config {
     ///
     /// # Errors
     /// [`Error::Config`] if `database.direct_url` is not set.
-    pub fn of_copy(&self, socket_dir: &Path, port: u16) -> Result<Self, Error> {
+    pub fn of_copy(&self, (socket_dir, port): (PathBuf, u16)) -> Result<Self, Error> {
         let direct = self.database.direct()?;
         let mut server = tokio_postgres::Config::new();
         server.host_path(socket_dir).port(port);

@@ -71,7 +71,7 @@ async fn the_end_of_a_timeline_that_was_left_can_be_had_by_its_last_commit() {
     drop(client);
     world.stack.stop_server(Server::Primary).await.unwrap();
     let left = Timestamp::now();
-    go(&world, When::At(between), Destination::InPlace).await.unwrap();
+    world.restore(When::At(between), Destination::InPlace).await.unwrap();
     world.stack.start_primary().await.unwrap();
     let client = world.db.superuser().await;
     write(&client, "D").await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tenantry_backup::Settings;
-use tenantry_backup::health::UNREADABLE;
+use tenantry_backup::health::{UNREADABLE, shown};
 use tenantry_db::doctor::{Check, Outcome};
 use tenantry_db::models::backups::{BackupCheck, StoredReport, find_report};
 use tenantry_db::{Config, ReaderDb};
@@ -98,7 +98,8 @@ impl Glance {
         if let Some(unknown) = &self.unknown {
             return unknown.clone();
         }
-        let ago = |at: Timestamp| shown(now.duration_since(at));
+        // A clock that is behind has not seen it yet.
+        let ago = |at: Timestamp| shown(now.duration_since(at).max(SignedDuration::ZERO));
         let mut said = vec![match self.newest_at {
             Some(at) => format!("the newest is {} old", ago(at)),
             None if self.is_unreadable() => "the repository can't be read".to_owned(),
@@ -181,17 +182,6 @@ impl Glance {
 
 fn named(check: &BackupCheck) -> String {
     format!("{}: {}", check.name, super::first_line(&check.detail))
-}
-
-/// Rounded, for people. A clock that is behind has not seen it yet.
-fn shown(duration: SignedDuration) -> String {
-    let minutes = duration.as_mins();
-    match minutes {
-        ..2 => format!("{} s", duration.as_secs().max(0)),
-        2..120 => format!("{minutes} min"),
-        120..2880 => format!("{} h", minutes / 60),
-        _ => format!("{} days", minutes / 1440),
-    }
 }
 
 #[cfg(test)]

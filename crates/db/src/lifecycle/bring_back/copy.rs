@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_postgres::types::Type;
 
-use super::BringBackError;
+use super::{BringBackError, size_of};
 use crate::config::Config;
 use crate::direct::{AdminDb, begin};
 use crate::error::{Doing, Error};
@@ -109,15 +109,7 @@ async fn rename(admin: &AdminDb, tenant: TenantId) -> Result<u64, Error> {
     tx.batch_execute(&format!("SET LOCAL ROLE {owner}; ALTER SCHEMA {schema} RENAME TO {name}"))
         .await
         .doing("rename the schema in the copy")?;
-    let row = tx
-        .query_typed_one(
-            "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
-             WHERE relnamespace = $1::text::regnamespace AND relkind IN ('r', 'm')",
-            &[(&name.to_string(), Type::TEXT)],
-        )
-        .await
-        .doing("look how large the tenant was")?;
+    let bytes = size_of(&tx, &name.to_string()).await?;
     tx.commit().await.doing("commit the new name in the copy")?;
-    let bytes: i64 = row.get(0);
-    Ok(bytes.unsigned_abs())
+    Ok(bytes)
 }

@@ -14,6 +14,7 @@ mod swap;
 
 use jiff::Timestamp;
 use serde_json::json;
+use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
 use super::ErasureLedger;
@@ -73,9 +74,7 @@ pub async fn require_replaceable(
 ) -> Result<Replaceable, Error> {
     let tenant = require_not_erased(reader, ledger, tenant).await?;
     require_served(&tenant)?;
-    if let Some(moment) = moment.filter(|moment| *moment < tenant.created_at) {
-        return Err(BringBackError::NotThen { tenant: tenant.id, moment: Some(moment) }.into());
-    }
+    require_there_then(&tenant, moment)?;
     let db = admin.connection().await?;
     require_public_head(&**db, &migrations.public).await?;
     require_whole(&**db, tenant.id).await?;
@@ -85,6 +84,25 @@ pub async fn require_replaceable(
     if !objects.is_empty() {
         return Err(BringBackError::UsedOutside { tenant: tenant.id, objects }.into());
     }
+    let bytes = size_of(&**db, &schema).await?;
+    Ok(Replaceable { tenant, bytes })
+}
+
+/// Refuses a tenant that was created after the moment.
+///
+/// # Errors
+/// [`BringBackError::NotThen`].
+pub fn require_there_then(tenant: &Tenant, moment: Option<Timestamp>) -> Result<(), Error> {
+    match moment {
+        Some(at) if at < tenant.created_at => {
+            Err(BringBackError::NotThen { tenant: tenant.id, moment }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the tables of a schema take on disk, with indexes and all.
+async fn size_of(db: &impl GenericClient, schema: &str) -> Result<u64, Error> {
     let row = db
         .query_typed_one(
             "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c
@@ -94,8 +112,7 @@ pub async fn require_replaceable(
         )
         .await
         .doing("look how large the tenant is")?;
-    let bytes: i64 = row.get(0);
-    Ok(Replaceable { tenant, bytes: bytes.unsigned_abs() })
+    Ok(row.get::<_, i64>(0).unsigned_abs())
 }
 
 /// Suspended ones may be brought back, and stay suspended.
@@ -110,10 +127,7 @@ fn require_served(tenant: &Tenant) -> Result<(), Error> {
 }
 
 /// What a migration has begun statement by statement belongs to the schema that it was begun in.
-async fn require_whole(
-    db: &impl tokio_postgres::GenericClient,
-    tenant: TenantId,
-) -> Result<(), Error> {
+async fn require_whole(db: &impl GenericClient, tenant: TenantId) -> Result<(), Error> {
     let half = db
         .query_typed_opt(
             "SELECT FROM public.migration_progress WHERE schema_name = $1 AND statements_begun > 0 LIMIT 1",
