@@ -265,8 +265,9 @@ impl Engine {
         })
     }
 
-    /// How a server that lies in `directory` gets its log from the repository.
-    pub(crate) fn restore_command(&self, directory: &Path) -> String {
+    /// How a server that lies in `directory` gets its log from the repository: one that recovers, or a
+    /// replica that needs what the primary no longer has.
+    pub fn restore_command(&self, directory: &Path) -> String {
         let word = |path: &Path| conf::shell_word(&path.display().to_string());
         format!(
             "{} --config={} --stanza={} --pg1-path={} archive-get %f \"%p\"",

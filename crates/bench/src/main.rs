@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark's report is its output")]
 
+mod lookup;
 mod measure;
 mod migrate;
 mod provision;
@@ -18,13 +19,13 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 enum Bench {
     /// One lookup through PgBouncer: unbound, bound in one trip, and bound in four
-    Route(route::Options),
+    Route(lookup::Options),
     /// One change for a fleet: batches alone, rollouts, a connection for each tenant
     Migrate(migrate::Options),
     /// A sign-up: the bare DDL, provisioned at once, from the ready pool, and over HTTP
     Provision(provision::Options),
     /// One lookup: on the primary, on one replica and on two, with and without a token
-    Replicas(replicas::Options),
+    Replicas(lookup::Options),
     /// One tenant brought back, beside restoring, dumping and loading it by hand
     Restore(restore::Options),
 }

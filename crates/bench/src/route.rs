@@ -6,36 +6,17 @@
 
 use std::time::Duration;
 
-use clap::Args;
 use tenantry_db::bind::{COMMIT, statement};
-use tenantry_db::{Config, Installation, LaneId, TenantDb};
+use tenantry_db::models::tenants::Tenant;
+use tenantry_db::{Config, Installation, LaneId, TenantDb, TenantId};
 use tenantry_testing::{Proxy, Servers, TestDatabase, temp_dir};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, NoTls};
 
-use crate::measure::Sample;
-
-#[derive(Debug, Args)]
-pub(crate) struct Options {
-    /// Clients at once, for throughput; each has a tenant of its own
-    #[arg(long, default_value_t = 24)]
-    clients: usize,
-    /// Rounds; in each, every way has its turn
-    #[arg(long, default_value_t = 5)]
-    rounds: u32,
-    /// Seconds of one turn
-    #[arg(long, default_value_t = 1.0)]
-    seconds: f64,
-}
-
-/// Server connections of the one lane.
-const POOL_SIZE: u16 = 20;
+use crate::lookup::{self, EMAIL, LOOKUP, Options, POOL_SIZE};
 
 /// The delays that are added, for the way there and back together.
 const DELAYS: [Duration; 2] = [Duration::ZERO, Duration::from_micros(500)];
-
-const LOOKUP: &str = "SELECT id, name FROM users WHERE tenant_id = this_tenant() AND email = $1";
-const EMAIL: &str = "user500@example.org";
 
 /// One of the ways, with everything that it takes, for one client.
 enum Way {
@@ -71,54 +52,30 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     let dir = temp_dir()?;
     let (mut stack, servers) = Servers::start(dir.path(), POOL_SIZE).await?;
     let db = TestDatabase::on(servers).await;
-    let tenants = prepare(&db, options.clients).await?;
-    println!(
-        "One lookup by key through PgBouncer, {POOL_SIZE} server connections, {} tenants of 1,000 users.\n\
-         Latency: one client. Throughput: {} clients. {} rounds of {} s.\n",
-        options.clients, options.clients, options.rounds, options.seconds
-    );
+    let tenants = lookup::prepare(&db, options, rights_of_the_floor).await?;
+    println!("{}", options.headline());
     for delay in DELAYS {
         let proxy = Proxy::start(db.servers().pgbouncer_port, delay / 2).await?;
         let port = if delay.is_zero() { db.servers().pgbouncer_port } else { proxy.port() };
         let ways = ways(&db, port, &tenants).await?;
-        let (one, many) = measure(&ways, options).await?;
-        report(delay, one, many);
+        println!("{} ms of added delay for the way there and back", delay.as_secs_f64() * 1e3);
+        lookup::compare(WAYS, &ways, options, Way::lookup).await?;
     }
     stack.stop().await?;
     Ok(())
 }
 
-/// Tenants with users, and the right to read them directly for the lane, as the floor needs.
-async fn prepare(db: &TestDatabase, count: usize) -> anyhow::Result<Vec<tenantry_db::TenantId>> {
-    let superuser = db.superuser().await;
-    let mut ids = Vec::new();
-    for n in 0..count {
-        let tenant = db.tenant(&format!("t{n}")).await;
-        let schema = tenant.schema();
-        superuser
-            .batch_execute(&format!(
-                "INSERT INTO {schema}.users (email, name, role)
-                 SELECT 'user' || n || '@example.org', 'User ' || n, 'member' FROM generate_series(1, 1000) AS n;
-                 ANALYZE {schema}.users;
-                 SELECT shared.grant_tenant_role('{id}', 0) WHERE {lane} <> 0;
-                 GRANT USAGE ON SCHEMA {schema} TO shared_lane_00;
-                 GRANT SELECT ON {schema}.users TO shared_lane_00;
-                 GRANT EXECUTE ON FUNCTION {schema}.this_tenant() TO shared_lane_00;
-                 UPDATE public.tenants SET lane = 0 WHERE id = '{id}'",
-                id = tenant.id,
-                lane = tenant.lane.number(),
-            ))
-            .await?;
-        ids.push(tenant.id);
-    }
-    Ok(ids)
+/// The lane may read the tables directly, as the floor needs.
+fn rights_of_the_floor(tenant: &Tenant) -> String {
+    let schema = tenant.schema();
+    format!(
+        "GRANT USAGE ON SCHEMA {schema} TO shared_lane_00;
+         GRANT SELECT ON {schema}.users TO shared_lane_00;
+         GRANT EXECUTE ON FUNCTION {schema}.this_tenant() TO shared_lane_00"
+    )
 }
 
-async fn ways(
-    db: &TestDatabase,
-    port: u16,
-    tenants: &[tenantry_db::TenantId],
-) -> anyhow::Result<[Vec<Way>; 3]> {
+async fn ways(db: &TestDatabase, port: u16, tenants: &[TenantId]) -> anyhow::Result<[Vec<Way>; 3]> {
     let url = format!("postgresql://127.0.0.1:{port}/{}", db.name());
     let layers = db.servers().layers(db.name(), "shared").flag("bench", "database.url", url);
     let layers = layers.flag("bench", "lanes.count", 1).flag(
@@ -152,46 +109,4 @@ async fn connect(server: &tokio_postgres::Config) -> anyhow::Result<Client> {
     let (client, connection) = server.connect(NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
-}
-
-async fn measure(
-    ways: &[Vec<Way>; 3],
-    options: &Options,
-) -> anyhow::Result<([Sample; 3], [Sample; 3])> {
-    let span = Duration::from_secs_f64(options.seconds);
-    let (mut one, mut many): ([Sample; 3], [Sample; 3]) = Default::default();
-    for round in 0..=options.rounds {
-        for (at, clients) in ways.iter().enumerate() {
-            // The first round warms caches and pools, and is thrown away.
-            let (mut warm_one, mut warm_many) = (Sample::default(), Sample::default());
-            let (one, many) = match round {
-                0 => (&mut warm_one, &mut warm_many),
-                _ => (&mut one[at], &mut many[at]),
-            };
-            one.add(&clients[..1], span, Way::lookup).await?;
-            many.add(clients, span, Way::lookup).await?;
-        }
-    }
-    Ok((one, many))
-}
-
-fn report(delay: Duration, mut one: [Sample; 3], mut many: [Sample; 3]) {
-    let floor = (one[0].percentile_us(0.5), many[0].per_second());
-    println!("{} ms of added delay for the way there and back", delay.as_secs_f64() * 1e3);
-    println!(
-        "{:34} {:>9} {:>7} {:>9} {:>10} {:>7} {:>9}",
-        "", "p50 µs", "ratio", "p99 µs", "calls/s", "ratio", "p99 µs"
-    );
-    for at in 0..WAYS.len() {
-        let (p50, rate) = (one[at].percentile_us(0.5), many[at].per_second());
-        println!(
-            "{:34} {p50:>9.0} {:>7.2} {:>9.0} {rate:>10.0} {:>7.2} {:>9.0}",
-            WAYS[at],
-            p50 / floor.0,
-            one[at].percentile_us(0.99),
-            rate / floor.1,
-            many[at].percentile_us(0.99),
-        );
-    }
-    println!();
 }

@@ -1,9 +1,9 @@
 //! A replica: copying the primary, following it.
 //!
-//! Owns the replication role, the slot (which has the replica's name) and the copy. A replica holds nothing that its primary does
-//! not, so one that fell too far behind is rebuilt without asking, but only if it is a standby of
-//! this very cluster. Refuses, and leaves alone, any other directory: one that was promoted may
-//! hold writes of its own, and one of another cluster may be its last copy.
+//! Owns the replication role, the slots (which have the replicas' names) and the copy. A replica holds
+//! nothing that its primary does not, so one for which no WAL was kept is rebuilt without asking, but only
+//! if it is a standby of this very cluster. Refuses, and leaves alone, any other directory: one that was
+//! promoted may hold writes of its own, and one of another cluster may be its last copy.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::log::RunLog;
 use crate::options::Durability;
 use crate::postgres::{self, Plan};
 use crate::running::RunningServer;
-use crate::server::Server;
+use crate::server::{MAX_REPLICAS, Server};
 use crate::site::{REPLICATOR, Site};
 use crate::tool;
 
@@ -48,10 +48,7 @@ pub(crate) async fn start(
     let unfinished = site.layout.unfinished(replica);
     files::remove_directory(&unfinished)?;
     if slot.as_mut().is_none_or(RunningServer::has_ended) {
-        let primary = site
-            .connect(Server::Primary)
-            .await
-            .map_err(Error::postgres(Server::Primary, "log in as the superuser"))?;
+        let primary = connect_primary(site).await?;
         ensure_role(site, &primary).await?;
         ensure_copy(site, replica, &primary, &unfinished).await?;
     }
@@ -61,6 +58,44 @@ pub(crate) async fn start(
         patience: FOLLOW_PATIENCE,
     };
     postgres::start(site, plan, slot, async |log| follows(site, replica, log).await).await
+}
+
+/// Lets go of the WAL that is kept for replicas that the options no longer have, and yields which they were. A
+/// slot that somebody uses is left alone. The others stay by name: their directories hold what was deleted on the
+/// primary since, and whoever asks which replicas there are must not overlook them.
+pub(crate) async fn release_unwanted(site: &Site) -> Result<Vec<Server>> {
+    let primary = connect_primary(site).await?;
+    let wanted = usize::from(site.options.replicas);
+    let mut released = Vec::new();
+    for replica in Server::replicas(MAX_REPLICAS).skip(wanted) {
+        let slot = replica.name();
+        let keeps = format!(
+            "SELECT slot_name FROM pg_replication_slots WHERE slot_name = '{slot}' \
+             AND slot_type = 'physical' AND NOT active AND wal_status IS NOT NULL"
+        );
+        if one_value(&primary, "look for unwanted replication slots", &keeps).await?.is_some() {
+            drop_slot(&primary, slot).await?;
+            create_slot(&primary, slot, false).await?;
+            released.push(replica);
+        }
+    }
+    Ok(released)
+}
+
+async fn drop_slot(primary: &Client, slot: &str) -> Result<()> {
+    let drop_it = format!("SELECT pg_drop_replication_slot('{slot}')");
+    one_value(primary, "drop the replication slot", &drop_it).await.map(drop)
+}
+
+/// It keeps WAL from now on, or from when a replica uses it.
+async fn create_slot(primary: &Client, slot: &str, at_once: bool) -> Result<()> {
+    let create = format!("SELECT pg_create_physical_replication_slot('{slot}', {at_once})");
+    one_value(primary, "create the replication slot", &create).await.map(drop)
+}
+
+async fn connect_primary(site: &Site) -> Result<Client> {
+    let connected = site.connect(Server::Primary).await;
+    connected.map_err(Error::postgres(Server::Primary, "log in as the superuser"))
 }
 
 async fn follows(site: &Site, replica: Server, log: &RunLog) -> Result<bool> {
@@ -96,10 +131,13 @@ async fn ensure_copy(
     unfinished: &Path,
 ) -> Result<()> {
     let slot = replica.name();
+    // No status: it was made, or let go of, without keeping anything.
     let slot_state = one_value(
         primary,
         "look for the replication slot",
-        &format!("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{slot}'"),
+        &format!(
+            "SELECT coalesce(wal_status, 'lost') FROM pg_replication_slots WHERE slot_name = '{slot}'"
+        ),
     )
     .await?;
     let slot_keeps_wal = slot_state.as_deref().is_some_and(|state| state != "lost");
@@ -109,17 +147,15 @@ async fn ensure_copy(
         if slot_keeps_wal {
             return Ok(());
         }
-        warn!("the {replica} fell too far behind and is copied anew");
+        warn!("no WAL was kept for the {replica}, so it is copied anew");
         files::remove_directory(&directory)?;
     }
     if slot_state.is_some() && !slot_keeps_wal {
-        let drop_slot = format!("SELECT pg_drop_replication_slot('{slot}')");
-        one_value(primary, "drop the lost replication slot", &drop_slot).await?;
+        drop_slot(primary, slot).await?;
     }
     if !slot_keeps_wal {
-        // `true` keeps WAL from now on, so none can go missing between the copy and the start.
-        let create = format!("SELECT pg_create_physical_replication_slot('{slot}', true)");
-        one_value(primary, "create the replication slot", &create).await?;
+        // At once, so none can go missing between the copy and the start.
+        create_slot(primary, slot, true).await?;
     }
     copy_primary(site, replica, unfinished).await?;
     files::publish_directory(unfinished, &directory)

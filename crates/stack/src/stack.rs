@@ -87,6 +87,15 @@ impl Stack {
         primary::start(&self.site, &mut self.primary).await
     }
 
+    /// Lets go of the WAL that is kept for replicas that an earlier run had and the options no longer have, and
+    /// says which they were. Their slots and directories stay; if they are wanted again, they are copied anew.
+    ///
+    /// # Errors
+    /// [`Error::Postgres`] if the primary does not run.
+    pub async fn release_unwanted_replicas(&self) -> Result<Vec<Server>> {
+        replica::release_unwanted(&self.site).await
+    }
+
     /// Starts all replicas, one after another.
     ///
     /// # Errors
@@ -98,8 +107,8 @@ impl Stack {
         Ok(())
     }
 
-    /// Copies the primary if there is no such replica yet, or if the one there fell further behind than
-    /// the primary keeps WAL, and starts it. Returns once it follows the running primary.
+    /// Copies the primary if there is no such replica yet, or if no WAL was kept for the one there, and starts
+    /// it. Returns once it follows the running primary.
     ///
     /// # Errors
     /// As for the primary; and [`Error::ReplicaUnusable`] for a directory that is not a standby of

@@ -10,6 +10,7 @@ mod erasing;
 mod full;
 mod making;
 mod odd;
+mod replicas;
 mod restoring;
 mod s3;
 mod watching;

@@ -9,7 +9,7 @@ use tenantry_backup::{
     Backup, BackupKind, Destination, Engine, Error, Restore, Restored, Settings, When, restore,
 };
 use tenantry_db::{Config, Installation};
-use tenantry_stack::{ServerUser, Stack, files};
+use tenantry_stack::{ServerUser, Stack, StackOptions, files};
 use tenantry_testing::{Servers, TestDatabase, temp_dir};
 use tokio_postgres::Client;
 
@@ -41,6 +41,18 @@ impl World {
 
     /// With settings of `[backup]` changed, which may lie in the directory.
     pub(crate) async fn with(change: impl FnOnce(&Path) -> Vec<(&'static str, String)>) -> Self {
+        Self::on_servers(change, |_| {}).await
+    }
+
+    /// With a replica, which is not started yet.
+    pub(crate) async fn with_replica() -> Self {
+        Self::on_servers(|_| Vec::new(), |options| options.replicas = 1).await
+    }
+
+    async fn on_servers(
+        change: impl FnOnce(&Path) -> Vec<(&'static str, String)>,
+        change_servers: impl FnOnce(&mut StackOptions),
+    ) -> Self {
         let dir = temp_dir().unwrap();
         let root = dir.path();
         let own = |name: &str| root.join(name).display().to_string();
@@ -65,6 +77,7 @@ impl World {
         let archiving = Engine::server_settings(&Settings::of_host(&early).unwrap()).unwrap();
         let (stack, servers) = Servers::start_with(&root.join("data"), 2, |options| {
             options.settings.extend(archiving.map(|(name, value)| (name.to_owned(), value)));
+            change_servers(options);
         })
         .await
         .unwrap();

@@ -205,6 +205,11 @@ async fn start(
         ));
     }
 
+    for replica in stack.release_unwanted_replicas().await? {
+        say(&format!(
+            "the {replica} is not wanted now: no log is kept for it, its directory stays"
+        ));
+    }
     for number in 1..=args.replicas() {
         let replica = Server::Replica(number);
         let step = Step::begin(format!("starting the {replica}"));

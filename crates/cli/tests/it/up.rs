@@ -133,8 +133,12 @@ fn it_comes_up_serves_and_stops_cleanly() {
     assert!(std::fs::read_to_string(&file).unwrap().contains("slots = 9 # ours"));
     let lanes = run(dir.path(), &["lanes", "list", "--output", "json"]).json();
     assert_eq!(lanes["data"].as_array().unwrap().len(), 6);
+    // Nothing is kept for the replica that is not wanted any more.
+    assert_eq!(bad(&run(dir.path(), &["doctor"]).stdout), Vec::<&str>::new());
     up.signal(Signal::TERM);
-    assert_eq!(up.wait().code, 0);
+    let stopped = up.wait();
+    assert_eq!(stopped.code, 0);
+    assert!(stopped.stderr.contains("the replica is not wanted now"), "{}", stopped.stderr);
 }
 
 #[test]

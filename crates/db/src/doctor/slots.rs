@@ -6,13 +6,14 @@ use crate::error::{Doing, Error};
 const NAME: &str = "replication";
 
 /// A slot that nobody uses keeps WAL until the primary's disk is full, or until the replica's place in it is lost.
+/// One without a status was never used, and keeps nothing.
 pub(super) async fn check(db: &tokio_postgres::Client) -> Result<Check, Error> {
     let rows = db
         .query_typed(
-            "SELECT slot_name::text, active, coalesce(wal_status, 'reserved'),
+            "SELECT slot_name::text, active, wal_status,
                     current_setting('max_slot_wal_keep_size') = '-1'
                FROM pg_replication_slots
-              WHERE slot_type = 'physical' AND NOT temporary
+              WHERE slot_type = 'physical' AND NOT temporary AND wal_status IS NOT NULL
               ORDER BY slot_name",
             &[],
         )

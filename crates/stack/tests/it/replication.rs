@@ -127,3 +127,41 @@ async fn two_replicas_have_ports_slots_and_entries_of_their_own() {
     assert!(stack.start_replica(3).await.is_err());
     stack.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn no_log_is_kept_for_a_replica_that_is_no_longer_wanted() {
+    let place = Place::new();
+    let with = |replicas| StackOptions { replicas, ..place.options() };
+    let mut stack = Stack::open(with(2)).await.unwrap();
+    stack.start_primary().await.unwrap();
+    stack.start_replicas().await.unwrap();
+    let mark = stack.data_dir().join("replica_2/was_here");
+    fs::write(&mark, "").unwrap();
+    stack.stop().await.unwrap();
+    drop(stack);
+
+    let mut stack = Stack::open(with(1)).await.unwrap();
+    stack.start_primary().await.unwrap();
+    let somebody = connect(&stack.superuser_config()).await;
+    // Of a name of ours, and in use as long as this session lasts.
+    let temporary = "SELECT pg_create_physical_replication_slot('replica_3', true, true)";
+    somebody.batch_execute(temporary).await.unwrap();
+    let other = "SELECT pg_create_physical_replication_slot('other', true)";
+    somebody.batch_execute(other).await.unwrap();
+    assert_eq!(stack.release_unwanted_replicas().await.unwrap(), [Server::Replica(2)]);
+    assert_eq!(stack.release_unwanted_replicas().await.unwrap(), []);
+    let slots = "SELECT string_agg(slot_name || ' ' || coalesce(wal_status, '-'), ', ' \
+                 ORDER BY slot_name) FROM pg_replication_slots";
+    let slots = value(&stack.superuser_config(), slots).await.unwrap();
+    assert_eq!(slots, "other reserved, replica reserved, replica_2 -, replica_3 reserved");
+    assert!(mark.exists());
+    stack.stop().await.unwrap();
+    drop(stack);
+
+    let mut stack = Stack::open(with(2)).await.unwrap();
+    stack.start_primary().await.unwrap();
+    assert_eq!(stack.release_unwanted_replicas().await.unwrap(), []);
+    stack.start_replicas().await.unwrap();
+    assert!(!mark.exists(), "it was not copied anew");
+    stack.stop().await.unwrap();
+}

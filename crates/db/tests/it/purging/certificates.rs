@@ -290,10 +290,15 @@ async fn a_replica_that_has_not_replayed_the_purge_leaves_it_incomplete_and_is_n
     assert!(points[0].starts_with("replica `replica` is not connected"), "{points:?}");
     // Whoever drops the slot does not make it forgotten; whoever says that it is gone is named.
     refresh(&db, four.id).await;
-    let there = declare_replica_gone(&db.admin, four.id, "replica", &db.actor()).await;
-    assert!(matches!(there, Err(Error::Erasure(ErasureError::ReplicaThere(_)))), "{there:?}");
     let superuser = db.superuser().await;
     let drop_slot = "SELECT pg_drop_replication_slot('replica')";
+    let empty = format!("{drop_slot}; SELECT pg_create_physical_replication_slot('replica')");
+    // Also a slot that keeps nothing for it says that it is there.
+    for make in ["", &empty] {
+        superuser.batch_execute(make).await.unwrap();
+        let there = declare_replica_gone(&db.admin, four.id, "replica", &db.actor()).await;
+        assert!(matches!(there, Err(Error::Erasure(ErasureError::ReplicaThere(_)))), "{there:?}");
+    }
     superuser.batch_execute(drop_slot).await.unwrap();
     assert_eq!(open(&refresh(&db, four.id).await), points_of(&db, four.id).await);
     assert_eq!(points_of(&db, four.id).await.len(), 1);
