@@ -234,7 +234,10 @@ impl Error {
         const CRYPTO: i32 = 95;
         const FILE_INFO: i32 = 98;
         const REPOSITORY: [i32; 9] = [26, 28, 29, 44, 45, 51, CRYPTO, FILE_INFO, 103];
-        if message.contains("No space left on device") || message.contains("Disk quota exceeded") {
+        let is_full =
+            message.contains("No space left on device") || message.contains("Disk quota exceeded");
+        // A restore writes elsewhere, and names the place.
+        if is_full && command != "restore" {
             return Self::RepositoryFull { message: in_a_line(&message) };
         }
         // Hints tell one code's reasons apart, and are for whoever uses pgBackRest by itself.
@@ -278,6 +281,9 @@ mod tests {
         assert!(matches!(kind(82, ""), Error::ArchiveTimeout { .. }));
         assert!(matches!(kind(68, ""), Error::NotArchiving { .. }));
         assert!(matches!(kind(64, "No space left on device"), Error::RepositoryFull { .. }));
+        let restore =
+            Error::of_exit("restore", 41, "'/x': [28] No space left on device".to_owned());
+        assert!(matches!(restore, Error::Engine { .. }), "{restore:?}");
         assert!(matches!(kind(95, "unable to flush"), Error::Repository { .. }));
         let other = kind(41, "unable to open file");
         assert_eq!(other.to_string(), "`pgbackrest backup` failed (code 41): unable to open file");

@@ -16,8 +16,9 @@ fn instead(last: Option<Timestamp>, timeline: u32) -> String {
 
 const DAMAGED: &str = "no other backup reaches this moment: restore to one in a window of `tenantry backup list` that \
      an older backup has, and see docs/runbooks/backup-repository.md for what is damaged";
-const NO_ROOM: &str = "make room; or restore to another disk with `--target-dir`. The old directory is kept, so \
-     there must be room for two";
+const NO_ROOM: &str = "make room there. A copy of the server can be made on another disk: `backup restore` with \
+     `--target-dir` (without it the old directory is kept, so there must be room for two), `restore-tenant` and drills \
+     with `backup.scratch_dir`";
 const UNPROVEN: &str = "nothing was changed; `tenantry backup list` shows the timelines, `tenantry backup check \
      --verify` whether the repository is whole";
 
