@@ -273,6 +273,51 @@ mod tests {
         assert!(matches!(error, Error::UnsupportedLayout { found, .. } if found == "2"));
     }
 
+    /// Whoever is killed while it removes a directory has removed the first few of these, in this order.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_removal_that_was_killed_anywhere_is_finished_by_the_next_one() {
+        use std::mem::MaybeUninit;
+
+        use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
+
+        let dir = tempfile::tempdir().unwrap();
+        let layout = layout(&dir.path().join("scratch"));
+        let root = layout.root();
+        let fill = || {
+            layout.claim().unwrap();
+            layout.prepare().unwrap();
+            for name in ["up.lock", "earlier.zip"] {
+                fs::write(root.join(name), "x").unwrap();
+            }
+            fs::create_dir_all(root.join("primary/base")).unwrap();
+        };
+        fill();
+        let watched = init(CreateFlags::NONBLOCK).unwrap();
+        add_watch(&watched, root, WatchFlags::DELETE).unwrap();
+        layout.remove().unwrap();
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = Reader::new(&watched, &mut buffer);
+        let mut gone = Vec::new();
+        while let Ok(event) = events.next() {
+            gone.extend(event.file_name().map(|name| name.to_string_lossy().into_owned()));
+        }
+        assert!(gone.iter().any(|name| name == MARK) && gone.len() > 6, "{gone:?}");
+        for killed_after in 0..=gone.len() {
+            fill();
+            for path in gone[..killed_after].iter().map(|name| root.join(name)) {
+                if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+                    .unwrap();
+            }
+            // As whoever opens it next.
+            layout
+                .claim()
+                .unwrap_or_else(|error| panic!("without {:?}: {error}", &gone[..killed_after]));
+            layout.remove().unwrap();
+            assert!(!root.exists());
+        }
+    }
+
     #[test]
     fn sockets_always_fit_their_paths() {
         let short = layout(Path::new("/srv/shop/.tenantry"));
