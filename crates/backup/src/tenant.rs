@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Serialize;
 use tenantry_db::lifecycle::{
-    self, Archive, Earlier, ErasureLedger, Export, ExportOptions, ImportAs, NewTenant, Replaced,
-    SchemaText, TransferProgress, Undone, bring_forward, import_tenant, load_earlier,
-    require_not_erased, require_replaceable, require_there_then,
+    self, Archive, Earlier, ErasureLedger, Export, ExportOptions, ImportAs, Replaced, SchemaText,
+    TransferProgress, Undone, bring_forward, import_tenant, load_earlier, require_importable,
+    require_not_erased, require_replaceable, require_there_then, size_on_disk,
 };
 use tenantry_db::migrate::{Migrations, migrate_public};
 use tenantry_db::models::audit::Actor;
-use tenantry_db::models::tenants::{Tenant, find_tenant, get_tenant};
+use tenantry_db::models::tenants::{Tenant, get_tenant};
 use tenantry_db::{AdminDb, Config, ReaderDb, TenantId, TenantRef};
 use tenantry_stack::Scratch;
 
@@ -185,20 +185,20 @@ async fn require(wish: &TenantRestore<'_>, migrations: &Migrations) -> Result<(T
     let ledger = ErasureLedger::new(config).ok();
     let ledger = ledger.as_ref();
     let moment = moment(wish.when);
-    let TenantAim::New(subdomain) = wish.aim else {
-        let found =
-            require_replaceable(&admin, &reader, ledger, migrations, tenant, moment).await?;
-        return Ok((found.tenant, found.bytes));
+    let row = match wish.aim {
+        TenantAim::Replace => {
+            require_replaceable(&admin, &reader, ledger, migrations, tenant, moment).await?
+        }
+        TenantAim::New(subdomain) => {
+            let row = require_not_erased(&reader, ledger, tenant).await?;
+            require_there_then(&row, moment)?;
+            require_importable(&admin, config, migrations, &row, subdomain).await?;
+            row
+        }
     };
-    let row = require_not_erased(&reader, ledger, tenant).await?;
-    require_there_then(&row, moment)?;
-    NewTenant::new(config, &row.name, subdomain, None, serde_json::Map::new())?;
-    let named = subdomain.parse::<TenantRef>().map_err(tenantry_db::Error::from)?;
-    if find_tenant(&reader, &named).await?.is_some() {
-        return Err(tenantry_db::Error::SubdomainTaken(subdomain.to_owned()).into());
-    }
     // As large as it is now, for want of anything better; it is looked at again.
-    Ok((row, 0))
+    let bytes = size_on_disk(&admin, row.id).await?;
+    Ok((row, bytes))
 }
 
 fn moment(when: When) -> Option<Timestamp> {

@@ -32,15 +32,6 @@ pub use keep::{drop_what_is_nobodys, keep_dropping_kept};
 pub use load::{Loaded, SchemaText, load_earlier};
 pub use swap::{Replaced, Undone, undo_bring_back};
 
-/// A tenant that may be brought back.
-#[derive(Debug)]
-pub struct Replaceable {
-    /// The tenant, as it is now.
-    pub tenant: Tenant,
-    /// What its schema takes on disk.
-    pub bytes: u64,
-}
-
 /// Refuses a tenant that was erased, or is about to be: what the backups still have of it stays there.
 ///
 /// # Errors
@@ -71,7 +62,7 @@ pub async fn require_replaceable(
     migrations: &Migrations,
     tenant: &TenantRef,
     moment: Option<Timestamp>,
-) -> Result<Replaceable, Error> {
+) -> Result<Tenant, Error> {
     let tenant = require_not_erased(reader, ledger, tenant).await?;
     require_served(&tenant)?;
     require_there_then(&tenant, moment)?;
@@ -84,8 +75,7 @@ pub async fn require_replaceable(
     if !objects.is_empty() {
         return Err(BringBackError::UsedOutside { tenant: tenant.id, objects }.into());
     }
-    let bytes = size_of(&**db, &schema).await?;
-    Ok(Replaceable { tenant, bytes })
+    Ok(tenant)
 }
 
 /// Refuses a tenant that was created after the moment.
@@ -101,7 +91,16 @@ pub fn require_there_then(tenant: &Tenant, moment: Option<Timestamp>) -> Result<
     }
 }
 
-/// What the tables of a schema take on disk, with indexes and all.
+/// What the tenant's tables take on disk now, with indexes and all.
+///
+/// # Errors
+/// [`Error::Unavailable`] or [`Error::Database`].
+pub async fn size_on_disk(admin: &AdminDb, tenant: TenantId) -> Result<u64, Error> {
+    let db = admin.connection().await?;
+    size_of(&**db, &tenant.schema().to_string()).await
+}
+
+/// What the tables of a schema take.
 async fn size_of(db: &impl GenericClient, schema: &str) -> Result<u64, Error> {
     let row = db
         .query_typed_one(
