@@ -99,6 +99,15 @@ impl Recoverable {
         of_archive.filter(|gap| gap.first > window.last_segment).min_by_key(|gap| gap.first)
     }
 
+    /// Of the windows, what lies behind a moment.
+    pub(crate) fn since(mut self, moment: Timestamp) -> Self {
+        self.windows.retain(|window| window.to >= moment);
+        for window in &mut self.windows {
+            window.from = window.from.max(moment);
+        }
+        self
+    }
+
     /// The window that reaches furthest.
     pub fn newest(&self) -> Option<&Window> {
         self.windows.iter().max_by_key(|window| (window.to, window.timeline))

@@ -17,7 +17,7 @@ mod values;
 pub use bring_back::{
     BringBackError, Earlier, Loaded, Replaced, SchemaText, Undone, bring_forward,
     drop_what_is_nobodys, keep_dropping_kept, load_earlier, record_bring_back_as,
-    require_not_erased, require_replaceable, require_there_then, size_on_disk, undo_bring_back,
+    require_not_erased, require_replaceable, size_on_disk, undo_bring_back,
 };
 pub(crate) use create::empty_schema;
 pub use create::{NewTenant, create_tenant};

@@ -118,7 +118,13 @@ async fn what_cannot_be_is_refused_before_anything_is_copied() {
     let (kind, text) = restore(&"nobody".parse().unwrap(), then).await;
     assert_eq!((kind, text.contains("nobody")), (ErrorKind::NotFound, true), "{text}");
     let (kind, text) = restore(&TenantRef::Id(late.id), then).await;
-    assert_eq!((kind, text.contains("was not there")), (ErrorKind::Refused, true), "{text}");
+    let created = late.created_at;
+    let said = format!(
+        "{then} can't be recovered: tenant `{}` was created at {created}; every moment can be between\n  {created} and ",
+        late.id
+    );
+    assert_eq!((kind, text.starts_with(&said)), (ErrorKind::Refused, true), "{text}");
+    assert!(text.ends_with(" (timeline 1)"), "{text}");
     let future = When::At(Timestamp::now() + Duration::from_secs(3600));
     let (kind, text) = restore(&acme, future).await;
     assert_eq!((kind, text.contains("in the future")), (ErrorKind::Refused, true), "{text}");

@@ -50,22 +50,17 @@ pub async fn require_not_erased(
     if gone || named { Err(BringBackError::Erased(row.id).into()) } else { Ok(row) }
 }
 
-/// Refuses what can be refused before anything is copied.
+/// Refuses a tenant whose own state can't be replaced, before anything is copied.
 ///
 /// # Errors
-/// Those of [`require_not_erased`]; [`Error::InvalidState`] for one that is deleted; [`Error::Behind`];
-/// [`BringBackError::NotThen`] and [`BringBackError::HalfWay`].
+/// [`Error::InvalidState`] for one that is deleted; [`Error::Behind`]; [`BringBackError::HalfWay`] and
+/// [`BringBackError::UsedOutside`].
 pub async fn require_replaceable(
     admin: &AdminDb,
-    reader: &ReaderDb,
-    ledger: Option<&ErasureLedger>,
     migrations: &Migrations,
-    tenant: &TenantRef,
-    moment: Option<Timestamp>,
-) -> Result<Tenant, Error> {
-    let tenant = require_not_erased(reader, ledger, tenant).await?;
-    require_served(&tenant)?;
-    require_there_then(&tenant, moment)?;
+    tenant: &Tenant,
+) -> Result<(), Error> {
+    require_served(tenant)?;
     let db = admin.connection().await?;
     require_public_head(&**db, &migrations.public).await?;
     require_whole(&**db, tenant.id).await?;
@@ -75,20 +70,7 @@ pub async fn require_replaceable(
     if !objects.is_empty() {
         return Err(BringBackError::UsedOutside { tenant: tenant.id, objects }.into());
     }
-    Ok(tenant)
-}
-
-/// Refuses a tenant that was created after the moment.
-///
-/// # Errors
-/// [`BringBackError::NotThen`].
-pub fn require_there_then(tenant: &Tenant, moment: Option<Timestamp>) -> Result<(), Error> {
-    match moment {
-        Some(at) if at < tenant.created_at => {
-            Err(BringBackError::NotThen { tenant: tenant.id, moment }.into())
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// What the tenant's tables take on disk now, with indexes and all.
