@@ -114,6 +114,21 @@ impl Recoverable {
     }
 }
 
+impl Window {
+    /// The segment of a number that a recovery along this window reads.
+    pub(crate) fn segment(
+        &self,
+        archive: &Archive,
+        size: SegmentSize,
+        number: u64,
+    ) -> Option<SegmentName> {
+        let walk = Walk { id: &self.archive_id, archive, size, backups: Vec::new() };
+        let path = walk.path(self.timeline);
+        let stretch = path.iter().find(|stretch| number < stretch.until)?;
+        Some(size.segment(stretch.timeline, number))
+    }
+}
+
 pub(crate) fn segment_size(backups: &[&Backup]) -> SegmentSize {
     let by_example = |backup: &&Backup| SegmentSize::by_example(backup.lsn.0, backup.segments.0);
     backups.iter().find_map(by_example).unwrap_or_default()
@@ -187,8 +202,8 @@ impl Walk<'_> {
         'path: for stretch in &path[start..] {
             while number < stretch.until {
                 let name = self.size.segment(stretch.timeline, number);
-                let Some(arrived) = self.archive.segments.get(&name) else { break 'path };
-                last = Some((name, *arrived));
+                let Some(segment) = self.archive.segments.get(&name) else { break 'path };
+                last = Some((name, segment.arrived));
                 number += 1;
             }
         }
@@ -233,7 +248,7 @@ impl Walk<'_> {
             .archive
             .segments
             .range(range)
-            .map(|(name, arrived)| (self.size.number_of(*name), *arrived))
+            .map(|(name, segment)| (self.size.number_of(*name), segment.arrived))
             .filter(|(number, _)| *number >= oldest.saturating_sub(1))
             .collect();
         let pairs = present.windows(2).filter(|pair| pair[1].0 > pair[0].0 + 1);
