@@ -166,7 +166,7 @@ impl Engine {
                 progress(now);
             }
         };
-        self.run("backup", &arguments, said).await?;
+        self.run("backup", &arguments, said).await.map_err(|error| self.or_full(error))?;
         let odd =
             |reason: &str| Error::Unintelligible { command: "backup", reason: reason.to_owned() };
         let label = label.ok_or_else(|| odd("it names no new backup"))?;
