@@ -174,7 +174,11 @@ impl Layout {
         self.clear()?;
         files::remove_file(&self.lock())?;
         files::remove_file(&self.root.join(MARK))?;
-        files::remove_directory(&self.root)
+        match files::remove_directory(&self.root) {
+            // A disk of its own is mounted there. It is empty.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::ResourceBusy => Ok(()),
+            removed => removed,
+        }
     }
 
     /// The major version of the primary's cluster, if there is one.

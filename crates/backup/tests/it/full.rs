@@ -90,13 +90,17 @@ async fn assert_no_room(past: &Past, path: &Path) {
         assert!(full == path && free_bytes < needed_bytes, "{error}");
         assert_eq!(error.kind(), ErrorKind::Refused);
         assert!(error.hint().unwrap().contains("`backup.scratch_dir`"), "{:?}", error.hint());
-        let scratch = &past.world.engine.settings().scratch_dir;
-        assert!(!scratch.exists(), "nothing is left on the disk");
+        assert_nothing_is_left(past);
         assert_eq!(past.live().await, ["A", "B"]);
         assert_eq!(past.copies().await, Vec::<String>::new());
         let tenants = past.text("SELECT count(*)::text FROM public.tenants").await;
         assert_eq!(tenants, "1", "and no other one was made");
     }
+}
+
+fn assert_nothing_is_left(past: &Past) {
+    let left = fs::read_dir(&past.world.engine.settings().scratch_dir).map(Iterator::count);
+    assert_eq!(left.unwrap_or(0), 0, "nothing is left on the disk");
 }
 
 #[tokio::test]
@@ -105,11 +109,18 @@ async fn a_tenant_stays_as_it_is_where_a_copy_of_the_server_has_no_room() {
     let mut small = None;
     let world = World::with(|root| {
         small = Some(Small::mount(root, "small", 24));
-        vec![("backup.scratch_dir", root.join("small/scratch").display().to_string())]
+        vec![("backup.scratch_dir", root.join("small").display().to_string())]
     })
     .await;
     let past = Past::of(world, |_| String::new()).await;
-    assert_no_room(&past, &past.world.path("small/scratch")).await;
+    let disk = past.world.path("small");
+    assert_no_room(&past, &disk).await;
+
+    let larger = ["-o", "remount,size=640m"];
+    assert!(Command::new("mount").args(larger).arg(&disk).status().unwrap().success());
+    past.back().await.unwrap();
+    assert_eq!(past.live().await, ["A"], "it was the room alone");
+    assert_nothing_is_left(&past);
     past.world.stop().await;
     drop(small);
 }
