@@ -46,9 +46,9 @@ async fn nothing_behind_a_damaged_segment_is_restored_and_the_last_moment_before
         bytes[at] ^= 1;
         bytes
     };
-    // It is another one altogether; it can't be unpacked; some of its rows are others.
+    // It is another one altogether; some of its rows are others; it can't be unpacked.
     let other = fs::read(world.archived(&before)).unwrap();
-    for bytes in [other, flipped(20), flipped(whole.len() / 2)] {
+    for bytes in [other, flipped(whole.len() / 2), flipped(20)] {
         fs::write(&file, bytes).unwrap();
         let error = beside(&world, When::At(behind), "never").await.unwrap_err();
         let last = broken(&error, &damaged);
