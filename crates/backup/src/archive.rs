@@ -14,10 +14,19 @@ use crate::wal::{History, SegmentName};
 /// The log of one server in the repository.
 #[derive(Debug, Clone, Default)]
 pub struct Archive {
-    /// When each segment arrived.
-    pub(crate) segments: BTreeMap<SegmentName, Timestamp>,
+    /// By name.
+    pub(crate) segments: BTreeMap<SegmentName, Segment>,
     /// When each timeline began, and where it came from. Filled in two steps: the listing has no contents.
     pub(crate) timelines: BTreeMap<u32, Branch>,
+}
+
+/// A segment in the repository.
+#[derive(Debug, Clone)]
+pub(crate) struct Segment {
+    pub(crate) arrived: Timestamp,
+    /// SHA-1 of what the server wrote, in hex. pgBackRest puts it into the file's name, and does not look at it again
+    /// when the file is read.
+    pub(crate) checksum: Box<str>,
 }
 
 /// The beginning of a timeline.
@@ -50,8 +59,8 @@ impl Archive {
             if let Some(timeline) = history_timeline(name) {
                 let history = History::default();
                 archive.timelines.insert(timeline, Branch { began_at: time, history });
-            } else if let Some(segment) = segment(name).filter(|_| entry.size > 0) {
-                archive.segments.insert(segment, time);
+            } else if let Some((segment, checksum)) = segment(name).filter(|_| entry.size > 0) {
+                archive.segments.insert(segment, Segment { arrived: time, checksum });
             }
         }
         Ok(archive)
@@ -59,18 +68,18 @@ impl Archive {
 
     /// The newest segment of the newest timeline.
     pub fn newest(&self) -> Option<(SegmentName, Timestamp)> {
-        self.segments.last_key_value().map(|(name, time)| (*name, *time))
+        self.segments.last_key_value().map(|(name, it)| (*name, it.arrived))
     }
 }
 
 /// `000000010000000000000001-<sha1>.zst`, or without the ending. Not `.partial`, `.backup`.
-fn segment(name: &str) -> Option<SegmentName> {
+fn segment(name: &str) -> Option<(SegmentName, Box<str>)> {
     const SHA1_CHARS: usize = 40;
     let (segment, rest) = name.split_once('-')?;
     let checksum = rest.split('.').next()?;
     let is_checksum =
         checksum.len() == SHA1_CHARS && checksum.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_checksum { segment.parse().ok() } else { None }
+    if is_checksum { Some((segment.parse().ok()?, checksum.into())) } else { None }
 }
 
 fn history_timeline(name: &str) -> Option<u32> {
@@ -105,6 +114,8 @@ mod tests {
             ["000000010000000000000001", "000000010000000000000002"],
             "an empty file is no segment"
         );
+        let second = "000000010000000000000002".parse().unwrap();
+        assert_eq!(&*archive.segments[&second].checksum, sha);
         assert_eq!(archive.timelines[&2].began_at.as_second(), 200);
         assert!(Archive::parse("[]").is_err());
     }

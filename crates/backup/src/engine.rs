@@ -18,7 +18,7 @@ use crate::lock::ScheduleLock;
 use crate::progress::Progress;
 use crate::settings::{Place, Settings};
 use crate::verify::Verified;
-use crate::wal::History;
+use crate::wal::{History, SegmentName};
 use crate::windows::Recoverable;
 
 const PRIVATE: u32 = 0o700;
@@ -166,7 +166,7 @@ impl Engine {
                 progress(now);
             }
         };
-        self.run("backup", &arguments, said).await?;
+        self.run("backup", &arguments, said).await.map_err(|error| self.or_full(error))?;
         let odd =
             |reason: &str| Error::Unintelligible { command: "backup", reason: reason.to_owned() };
         let label = label.ok_or_else(|| odd("it names no new backup"))?;
@@ -278,6 +278,21 @@ impl Engine {
         )
     }
 
+    /// Puts a segment of the log into `file`, for a server that lies in `directory`.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] if it is not there, or can't be unpacked. That it is unpacked does not mean that it is whole.
+    pub(crate) async fn fetch_segment(
+        &self,
+        directory: &Path,
+        segment: SegmentName,
+        file: &Path,
+    ) -> Result<()> {
+        let place = format!("--pg1-path={}", directory.display());
+        let (segment, file) = (segment.to_string(), file.display().to_string());
+        self.run("archive-get", &[&place, &segment, &file], |_| {}).await.map(drop)
+    }
+
     /// Reads every file of the repository, and remembers what came of it.
     ///
     /// # Errors
@@ -312,21 +327,20 @@ impl Engine {
     ) -> Result<String> {
         let conf = format!("--config={}", self.layout.conf().display());
         let stanza = format!("--stanza={}", self.settings.stanza);
-        let (options, last) = split_positional(command, arguments);
+        let (options, named) = split_positional(command, arguments);
         let all = [conf.as_str(), stanza.as_str()].into_iter().chain(options.iter().copied());
-        self.program.run(command, all.chain([command]).chain(last), said).await
+        self.program.run(command, all.chain([command]).chain(named.iter().copied()), said).await
     }
 }
 
-/// `repo-ls` and `repo-get` take their path behind the command.
-fn split_positional<'a>(
-    command: &str,
-    arguments: &'a [&'a str],
-) -> (&'a [&'a str], Option<&'a str>) {
-    match arguments.split_last() {
-        Some((last, options)) if command.starts_with("repo-") => (options, Some(*last)),
-        _ => (arguments, None),
-    }
+/// What these commands take behind their names: the last arguments.
+fn split_positional<'a>(command: &str, arguments: &'a [&'a str]) -> (&'a [&'a str], &'a [&'a str]) {
+    let named = match command {
+        "repo-ls" | "repo-get" => 1,
+        "archive-get" => 2,
+        _ => 0,
+    };
+    arguments.split_at(arguments.len() - named)
 }
 
 /// Who owns the server's files; where they are lost, who owned ours.

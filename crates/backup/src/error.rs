@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use crate::wal::SegmentName;
+
 /// What this crate's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -73,6 +75,16 @@ pub enum Error {
         labels: Vec<String>,
         /// What pgBackRest said of the last one.
         message: String,
+    },
+    /// A segment of the log is not what it was, or can't be had, and what was asked for lies behind it.
+    #[error("segment `{segment}` of the log in the repository {fault}{}", reached(last.as_ref()))]
+    BrokenLog {
+        /// Its name.
+        segment: SegmentName,
+        /// What is wrong with it, as a verb phrase.
+        fault: String,
+        /// The last commit before it that the recovery came by, which can be restored to.
+        last: Option<Timestamp>,
     },
     /// pgBackRest was told to end.
     #[error("`pgbackrest {command}` was ended")]
@@ -210,6 +222,12 @@ fn last_commit(last: Option<&Timestamp>) -> String {
     last.map_or_else(String::new, |last| format!(", the last one was at {last}"))
 }
 
+fn reached(last: Option<&Timestamp>) -> String {
+    last.map_or_else(String::new, |last| {
+        format!("; the newest moment that can be reached before it is {last}")
+    })
+}
+
 fn words(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }
@@ -234,7 +252,10 @@ impl Error {
         const CRYPTO: i32 = 95;
         const FILE_INFO: i32 = 98;
         const REPOSITORY: [i32; 9] = [26, 28, 29, 44, 45, 51, CRYPTO, FILE_INFO, 103];
-        if message.contains("No space left on device") || message.contains("Disk quota exceeded") {
+        let is_full =
+            message.contains("No space left on device") || message.contains("Disk quota exceeded");
+        // A restore writes elsewhere, and names the place.
+        if is_full && command != "restore" {
             return Self::RepositoryFull { message: in_a_line(&message) };
         }
         // Hints tell one code's reasons apart, and are for whoever uses pgBackRest by itself.
@@ -254,11 +275,13 @@ impl Error {
     }
 }
 
-/// The first line of what pgBackRest says that is more than a note on one before; the rest repeats itself.
+/// The first line of what pgBackRest says that is more than a note on one before, or the announcement of one that
+/// follows; the rest repeats itself.
 pub(crate) fn in_a_line(message: &str) -> String {
     let matters = |line: &&str| !line.contains("] on retry ") && !line.starts_with("HINT:");
     let lines = || message.lines().map(str::trim).filter(|line| !line.is_empty());
-    let line = lines().find(matters).or_else(|| lines().next());
+    let tells = |line: &&str| matters(line) && !line.ends_with(':');
+    let line = lines().find(tells).or_else(|| lines().find(matters)).or_else(|| lines().next());
     line.unwrap_or_default().trim_end_matches(':').to_owned()
 }
 
@@ -278,6 +301,9 @@ mod tests {
         assert!(matches!(kind(82, ""), Error::ArchiveTimeout { .. }));
         assert!(matches!(kind(68, ""), Error::NotArchiving { .. }));
         assert!(matches!(kind(64, "No space left on device"), Error::RepositoryFull { .. }));
+        let restore =
+            Error::of_exit("restore", 41, "'/x': [28] No space left on device".to_owned());
+        assert!(matches!(restore, Error::Engine { .. }), "{restore:?}");
         assert!(matches!(kind(95, "unable to flush"), Error::Repository { .. }));
         let other = kind(41, "unable to open file");
         assert_eq!(other.to_string(), "`pgbackrest backup` failed (code 41): unable to open file");

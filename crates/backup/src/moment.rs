@@ -78,11 +78,7 @@ pub(crate) fn locate<'a>(
     backups: &'a [Backup],
     recoverable: &'a Recoverable,
 ) -> Result<Start<'a>, Error> {
-    let refuse = |reason: String| Error::NotRecoverable {
-        moment: when.to_string(),
-        reason,
-        windows: recoverable.windows.iter().map(in_words).collect(),
-    };
+    let refuse = |reason: String| refusal(when, reason, recoverable);
     let window = match when {
         When::Now => recoverable.newest().ok_or_else(|| refuse("there is no backup".to_owned()))?,
         When::At(moment) if moment > now => return Err(refuse("it lies in the future".to_owned())),
@@ -105,6 +101,12 @@ pub(crate) fn locate<'a>(
     let mut older: Vec<_> = of_window().filter(|it| it.stopped_at < backup.stopped_at).collect();
     older.sort_by_key(|it| it.stopped_at);
     Ok(Start { backup, window, older, damaged: Vec::new() })
+}
+
+/// The moment can't be had for this reason; what can be had is told with it.
+pub(crate) fn refusal(when: When, reason: String, recoverable: &Recoverable) -> Error {
+    let windows = recoverable.windows.iter().map(in_words).collect();
+    Error::NotRecoverable { moment: when.to_string(), reason, windows }
 }
 
 fn why_not(moment: Timestamp, recoverable: &Recoverable) -> String {

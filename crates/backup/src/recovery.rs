@@ -4,6 +4,7 @@
 //! timeline that was asked for, and it knows of nothing later. Each alone has been seen to be true of a wrong
 //! state.
 
+mod log_end;
 mod older;
 
 use std::path::Path;
@@ -19,7 +20,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::moment::{Start, When, for_postgres};
 use crate::progress::Progress;
-use crate::wal::History;
+use crate::wal::{History, Lsn};
 
 /// How long a recovery may take: a day of a busy server's log, from a slow repository.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
@@ -40,6 +41,8 @@ pub(crate) struct Reached {
     pub(crate) last_commit: Option<Timestamp>,
     /// The timeline that begins here.
     pub(crate) timeline: u32,
+    /// Why nothing behind it can be had, if the moment is the last that can.
+    pub(crate) behind: Option<String>,
 }
 
 impl Reached {
@@ -54,7 +57,7 @@ impl Reached {
         told.require(when)?;
         require_branch(history, asked)?;
         let Told { stopped_before, last_commit, .. } = *told;
-        Ok(Self { stopped_before, last_commit, timeline })
+        Ok(Self { stopped_before, last_commit, timeline, behind: None })
     }
 }
 
@@ -77,21 +80,27 @@ impl Engine {
         let settings = self.recovery_settings(&directory, asked, when, fate)?;
         let started = scratch.start(&directory, &settings, PATIENCE).await;
         let mut told = Told::of(&scratch.log());
+        let mut behind = None;
         if let Err(error) = started {
             let error = failure(error, &scratch.log(), when, asked);
+            let end = self.require_end_of_log(scratch, start, &told).await;
             if !is_of_the_end(&error) {
-                return Err(error);
+                return Err(end.err().unwrap_or(error));
             }
+            behind = end.err().map(|error| error.to_string());
             // PostgreSQL stops before the first commit behind a moment, and here is none: the end is the moment.
             let settings = self.recovery_settings(&directory, asked, When::Now, fate)?;
             scratch.start(&directory, &settings, PATIENCE).await.map_err(Error::NotRecovered)?;
             told = Told { ends_with_it: true, ..Told::of(&scratch.log()) };
+        } else if when == When::Now {
+            self.require_end_of_log(scratch, start, &told).await?;
         }
         let client = self.superuser(scratch, "postgres").await?;
         let timeline = timeline_of(&client).await?;
         let file = directory.join(format!("pg_wal/{timeline:08X}.history"));
         let history = files::read_if_present(&file)?.unwrap_or_default();
-        Reached::proved(&told, when, (timeline, &history), asked)
+        let reached = Reached::proved(&told, when, (timeline, &history), asked)?;
+        Ok(Reached { behind, ..reached })
     }
 
     /// The superuser on the scratch server.
@@ -184,6 +193,8 @@ fn is_of_the_end(error: &Error) -> bool {
 struct Told {
     stopped_before: Option<Timestamp>,
     last_commit: Option<Timestamp>,
+    /// Where the last record that was applied begins.
+    last_record: Option<Lsn>,
     /// The log was found to end with a commit of the moment.
     ends_with_it: bool,
     is_complete: bool,
@@ -197,6 +208,8 @@ impl Told {
                 told.stopped_before = time_behind(line, ", time ").or(told.stopped_before);
             } else if line.contains("last completed transaction was at log time ") {
                 told.last_commit = time_behind(line, "at log time ");
+            } else if let Some((_, rest)) = line.split_once("redo done at ") {
+                told.last_record = rest.split_whitespace().next().and_then(|it| it.parse().ok());
             } else if line.contains("archive recovery complete") {
                 told.is_complete = true;
             }

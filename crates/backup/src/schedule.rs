@@ -13,7 +13,6 @@ use tenantry_db::models::holding::find_holding;
 use tenantry_db::{AdminDb, Config, Installation, repeat};
 
 use crate::backups::{Backup, BackupKind};
-use crate::drill::Drilled;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::health::Examination;
@@ -126,12 +125,15 @@ async fn make_if_due(
         // A listing takes its time, and segments arrive meanwhile. A gap is there the second time, too.
         found = engine.examine(admin).await?;
     }
-    let verified = engine.last_verified();
-    let (now, settings) = (Timestamp::now(), engine.settings());
-    let due = due(now, settings, &found.backups, found.is_continuous, verified.as_ref());
-    let Some(due) = due else { return Ok(None) };
+    let Some(due) = due_now(engine, &found) else { return Ok(None) };
     tracing::info!(?due, kind = due.kind().as_str(), "making a backup");
     Ok(Some((due, make(engine, due.kind(), progress).await?)))
+}
+
+fn due_now(engine: &Engine, found: &Examination) -> Option<Due> {
+    let verified = engine.last_verified();
+    let (now, settings) = (Timestamp::now(), engine.settings());
+    due(now, settings, &found.backups, found.is_continuous, verified.as_ref())
 }
 
 async fn make(engine: &Engine, kind: BackupKind, progress: impl FnMut(Progress)) -> Result<Backup> {
@@ -142,9 +144,13 @@ async fn make(engine: &Engine, kind: BackupKind, progress: impl FnMut(Progress))
 /// Looks, and stores what was found.
 async fn report(engine: &Engine, admin: &AdminDb) -> Result<Examination> {
     let mut found = engine.examine(admin).await?;
-    found.remember(find_holding(admin).await?);
-    save_report(admin, &found.report).await?;
+    store(admin, &mut found).await?;
     Ok(found)
+}
+
+async fn store(admin: &AdminDb, found: &mut Examination) -> Result<()> {
+    found.remember(find_holding(admin).await?);
+    Ok(save_report(admin, &found.report).await?)
 }
 
 impl Engine {
@@ -195,57 +201,94 @@ impl Engine {
     }
 }
 
-/// Makes what is due, verifies now and then, and stores how everything stands, each `backup.check_every`
-/// until `stop` is done. A backup that is under way then is broken off.
+/// Looks, stores how everything stands, and does what is due, each `backup.check_every` until `stop` is done. What
+/// is under way then is broken off.
 ///
-/// Looking goes on while a backup is made: a large one takes hours, and the server's log goes on meanwhile.
+/// Looking goes on beside what is done: a large backup takes hours, and the server's log goes on meanwhile.
 pub async fn keep(engine: Engine, installation: Installation, stop: impl Future<Output = ()>) {
     let every = engine.settings().check_every;
     let (engine, admin, config) = (&engine, installation.admin(), installation.config());
-    let looking = repeat("look at the backups", every, pending(), || async move {
-        report(engine, admin).await.map(drop)
-    });
-    let making = repeat("make a backup", every, pending(), || async move {
-        match keep_once(engine, admin, config).await {
-            // Somebody else is at it, on this machine.
-            Err(Error::Busy) => Ok(()),
-            kept => kept,
+    repeat("look after the backups", every, stop, || async move {
+        let mut found = engine.examine(admin).await?;
+        let stored = store(admin, &mut found).await;
+        let looking = async {
+            tokio::time::sleep(every).await;
+            let look = || async { report(engine, admin).await.map(drop) };
+            repeat("look at the backups", every, pending(), look).await;
+        };
+        tokio::select! {
+            biased;
+            done = do_what_is_due(engine, admin, config, &found) => done.and(stored),
+            () = looking => stored,
         }
-    });
-    tokio::select! {
-        biased;
-        () = stop => {}
-        _ = async { tokio::join!(looking, making) } => {}
+    })
+    .await;
+}
+
+/// Each by itself: a backup that can't be made (the repository is full) keeps nobody from looking at those that are
+/// there. The first error is told, after all.
+async fn do_what_is_due(
+    engine: &Engine,
+    admin: &AdminDb,
+    config: &Config,
+    found: &Examination,
+) -> Result<()> {
+    let made = unless_busy(back_up_if_due(engine, admin, found).await);
+    let verified = unless_busy(verify_if_due(engine, admin, &found.backups).await);
+    // Boxed, since the compiler can't see otherwise that it may move between threads.
+    let drilling: Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> =
+        Box::pin(drill_if_due(engine, admin, config, &found.backups));
+    let drilled = unless_busy(drilling.await);
+    made.and(verified).and(drilled)
+}
+
+/// Somebody else is at it, on this machine.
+fn unless_busy(done: Result<()>) -> Result<()> {
+    match done {
+        Err(Error::Busy) => Ok(()),
+        done => done,
     }
 }
 
-async fn keep_once(engine: &Engine, admin: &AdminDb, config: &Config) -> Result<()> {
+async fn back_up_if_due(engine: &Engine, admin: &AdminDb, found: &Examination) -> Result<()> {
+    if due_now(engine, found).is_none() {
+        return Ok(());
+    }
+    // It looks once more: somebody else may have made it by now.
     if let Some((due, made)) = make_if_due(engine, admin, |_| {}).await? {
         tracing::info!(label = made.label, ?due, "made a backup");
         report(engine, admin).await?;
     }
-    let backups = engine.repository().await?.backups;
-    let settings = engine.settings();
-    let last = engine.last_verified().map(|it| (it.at, it.ok));
-    if look_is_due(Timestamp::now(), settings.verify_every, &backups, last) {
-        // Not beside an expiry, which removes files.
-        let lock = engine.lock()?;
-        engine.verify().await?;
-        drop(lock);
-        report(engine, admin).await?;
-    }
-    let last = engine.last_drilled().map(|it| (it.at, it.ok));
-    if look_is_due(Timestamp::now(), settings.drill_every, &backups, last) {
-        // Boxed, since the compiler can't see otherwise that it may move between threads.
-        let drilling: Pin<Box<dyn Future<Output = Result<Drilled>> + Send + '_>> =
-            Box::pin(engine.drill(config, |_| {}));
-        let drilled = drilling.await?;
-        if !drilled.ok {
-            tracing::error!(problems = drilled.problems(), "a backup could not be restored");
-        }
-        report(engine, admin).await?;
-    }
     Ok(())
+}
+
+async fn verify_if_due(engine: &Engine, admin: &AdminDb, backups: &[Backup]) -> Result<()> {
+    let last = engine.last_verified().map(|it| (it.at, it.ok));
+    if !look_is_due(Timestamp::now(), engine.settings().verify_every, backups, last) {
+        return Ok(());
+    }
+    // Not beside an expiry, which removes files.
+    let lock = engine.lock()?;
+    engine.verify().await?;
+    drop(lock);
+    report(engine, admin).await.map(drop)
+}
+
+async fn drill_if_due(
+    engine: &Engine,
+    admin: &AdminDb,
+    config: &Config,
+    backups: &[Backup],
+) -> Result<()> {
+    let last = engine.last_drilled().map(|it| (it.at, it.ok));
+    if !look_is_due(Timestamp::now(), engine.settings().drill_every, backups, last) {
+        return Ok(());
+    }
+    let drilled = engine.drill(config, |_| {}).await?;
+    if !drilled.ok {
+        tracing::error!(problems = drilled.problems(), "a backup could not be restored");
+    }
+    report(engine, admin).await.map(drop)
 }
 
 #[cfg(test)]

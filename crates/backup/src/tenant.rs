@@ -11,20 +11,20 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Serialize;
 use tenantry_db::lifecycle::{
-    self, Archive, Earlier, ErasureLedger, Export, ExportOptions, ImportAs, NewTenant, Replaced,
-    SchemaText, TransferProgress, Undone, bring_forward, import_tenant, load_earlier,
-    require_not_erased, require_replaceable, require_there_then,
+    self, Archive, Earlier, ErasureLedger, Export, ExportOptions, ImportAs, Replaced, SchemaText,
+    TransferProgress, Undone, bring_forward, import_tenant, load_earlier, require_importable,
+    require_not_erased, require_replaceable, size_on_disk,
 };
 use tenantry_db::migrate::{Migrations, migrate_public};
 use tenantry_db::models::audit::Actor;
-use tenantry_db::models::tenants::{Tenant, find_tenant, get_tenant};
+use tenantry_db::models::tenants::{Tenant, get_tenant};
 use tenantry_db::{AdminDb, Config, ReaderDb, TenantId, TenantRef};
 use tenantry_stack::Scratch;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::health::Disk;
-use crate::moment::{Start, When, locate};
+use crate::moment::{Start, When, locate, refusal};
 use crate::progress::Progress;
 use crate::recovery::{Fate, Reached, require_nothing_later};
 use crate::restore::{catch_up, wiped};
@@ -183,22 +183,30 @@ async fn require(wish: &TenantRestore<'_>, migrations: &Migrations) -> Result<(T
     let TenantRestore { config, tenant, .. } = *wish;
     let (admin, reader) = (AdminDb::new(config)?, ReaderDb::new(config)?);
     let ledger = ErasureLedger::new(config).ok();
-    let ledger = ledger.as_ref();
-    let moment = moment(wish.when);
-    let TenantAim::New(subdomain) = wish.aim else {
-        let found =
-            require_replaceable(&admin, &reader, ledger, migrations, tenant, moment).await?;
-        return Ok((found.tenant, found.bytes));
-    };
-    let row = require_not_erased(&reader, ledger, tenant).await?;
-    require_there_then(&row, moment)?;
-    NewTenant::new(config, &row.name, subdomain, None, serde_json::Map::new())?;
-    let named = subdomain.parse::<TenantRef>().map_err(tenantry_db::Error::from)?;
-    if find_tenant(&reader, &named).await?.is_some() {
-        return Err(tenantry_db::Error::SubdomainTaken(subdomain.to_owned()).into());
+    let row = require_not_erased(&reader, ledger.as_ref(), tenant).await?;
+    require_there_then(wish, &row).await?;
+    match wish.aim {
+        TenantAim::Replace => require_replaceable(&admin, migrations, &row).await?,
+        TenantAim::New(subdomain) => {
+            require_importable(&admin, config, migrations, &row, subdomain).await?;
+        }
     }
     // As large as it is now, for want of anything better; it is looked at again.
-    Ok((row, 0))
+    let bytes = size_on_disk(&admin, row.id).await?;
+    Ok((row, bytes))
+}
+
+/// Refuses a tenant that was created after the moment, with what can be had of it.
+async fn require_there_then(wish: &TenantRestore<'_>, tenant: &Tenant) -> Result<()> {
+    let TenantRestore { engine, config, when, .. } = *wish;
+    if moment(when).is_none_or(|moment| moment >= tenant.created_at) {
+        return Ok(());
+    }
+    // Its creation may not be in the repository yet.
+    catch_up(engine, config, when).await?;
+    let recoverable = engine.recoverable(&engine.repository().await?).await?;
+    let reason = format!("tenant `{}` was created at {}", tenant.id, tenant.created_at);
+    Err(refusal(when, reason, &recoverable.since(tenant.created_at)))
 }
 
 fn moment(when: When) -> Option<Timestamp> {

@@ -99,9 +99,33 @@ impl Recoverable {
         of_archive.filter(|gap| gap.first > window.last_segment).min_by_key(|gap| gap.first)
     }
 
+    /// Of the windows, what lies behind a moment.
+    pub(crate) fn since(mut self, moment: Timestamp) -> Self {
+        self.windows.retain(|window| window.to >= moment);
+        for window in &mut self.windows {
+            window.from = window.from.max(moment);
+        }
+        self
+    }
+
     /// The window that reaches furthest.
     pub fn newest(&self) -> Option<&Window> {
         self.windows.iter().max_by_key(|window| (window.to, window.timeline))
+    }
+}
+
+impl Window {
+    /// The segment of a number that a recovery along this window reads.
+    pub(crate) fn segment(
+        &self,
+        archive: &Archive,
+        size: SegmentSize,
+        number: u64,
+    ) -> Option<SegmentName> {
+        let walk = Walk { id: &self.archive_id, archive, size, backups: Vec::new() };
+        let path = walk.path(self.timeline);
+        let stretch = path.iter().find(|stretch| number < stretch.until)?;
+        Some(size.segment(stretch.timeline, number))
     }
 }
 
@@ -178,8 +202,8 @@ impl Walk<'_> {
         'path: for stretch in &path[start..] {
             while number < stretch.until {
                 let name = self.size.segment(stretch.timeline, number);
-                let Some(arrived) = self.archive.segments.get(&name) else { break 'path };
-                last = Some((name, *arrived));
+                let Some(segment) = self.archive.segments.get(&name) else { break 'path };
+                last = Some((name, segment.arrived));
                 number += 1;
             }
         }
@@ -224,7 +248,7 @@ impl Walk<'_> {
             .archive
             .segments
             .range(range)
-            .map(|(name, arrived)| (self.size.number_of(*name), *arrived))
+            .map(|(name, segment)| (self.size.number_of(*name), segment.arrived))
             .filter(|(number, _)| *number >= oldest.saturating_sub(1))
             .collect();
         let pairs = present.windows(2).filter(|pair| pair[1].0 > pair[0].0 + 1);

@@ -174,7 +174,11 @@ impl Layout {
         self.clear()?;
         files::remove_file(&self.lock())?;
         files::remove_file(&self.root.join(MARK))?;
-        files::remove_directory(&self.root)
+        match files::remove_directory(&self.root) {
+            // A disk of its own is mounted there. It is empty.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::ResourceBusy => Ok(()),
+            removed => removed,
+        }
     }
 
     /// The major version of the primary's cluster, if there is one.
@@ -271,6 +275,51 @@ mod tests {
         fs::write(dir.path().join(MARK), "2\n").unwrap();
         let error = layout(dir.path()).claim().unwrap_err();
         assert!(matches!(error, Error::UnsupportedLayout { found, .. } if found == "2"));
+    }
+
+    /// Whoever is killed while it removes a directory has removed the first few of these, in this order.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_removal_that_was_killed_anywhere_is_finished_by_the_next_one() {
+        use std::mem::MaybeUninit;
+
+        use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
+
+        let dir = tempfile::tempdir().unwrap();
+        let layout = layout(&dir.path().join("scratch"));
+        let root = layout.root();
+        let fill = || {
+            layout.claim().unwrap();
+            layout.prepare().unwrap();
+            for name in ["up.lock", "earlier.zip"] {
+                fs::write(root.join(name), "x").unwrap();
+            }
+            fs::create_dir_all(root.join("primary/base")).unwrap();
+        };
+        fill();
+        let watched = init(CreateFlags::NONBLOCK).unwrap();
+        add_watch(&watched, root, WatchFlags::DELETE).unwrap();
+        layout.remove().unwrap();
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = Reader::new(&watched, &mut buffer);
+        let mut gone = Vec::new();
+        while let Ok(event) = events.next() {
+            gone.extend(event.file_name().map(|name| name.to_string_lossy().into_owned()));
+        }
+        assert!(gone.iter().any(|name| name == MARK) && gone.len() > 6, "{gone:?}");
+        for killed_after in 0..=gone.len() {
+            fill();
+            for path in gone[..killed_after].iter().map(|name| root.join(name)) {
+                if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+                    .unwrap();
+            }
+            // As whoever opens it next.
+            layout
+                .claim()
+                .unwrap_or_else(|error| panic!("without {:?}: {error}", &gone[..killed_after]));
+            layout.remove().unwrap();
+            assert!(!root.exists());
+        }
     }
 
     #[test]

@@ -16,8 +16,12 @@ fn instead(last: Option<Timestamp>, timeline: u32) -> String {
 
 const DAMAGED: &str = "no other backup reaches this moment: restore to one in a window of `tenantry backup list` that \
      an older backup has, and see docs/runbooks/backup-repository.md for what is damaged";
-const NO_ROOM: &str = "make room; or restore to another disk with `--target-dir`. The old directory is kept, so \
-     there must be room for two";
+const BROKEN_LOG: &str = "nothing was changed; `--to` that moment restores everything before the segment. A later \
+     moment can be had once a backup is behind it: see `tenantry backup list`, and \
+     docs/runbooks/backup-repository.md for what is damaged";
+const NO_ROOM: &str = "make room there. A copy of the server can be made on another disk: `backup restore` with \
+     `--target-dir` (without it the old directory is kept, so there must be room for two), `restore-tenant` and drills \
+     with `backup.scratch_dir`";
 const UNPROVEN: &str = "nothing was changed; `tenantry backup list` shows the timelines, `tenantry backup check \
      --verify` whether the repository is whole";
 
@@ -32,6 +36,7 @@ impl Error {
             Self::UnsupportedVersion { .. }
             | Self::NotRecoverable { .. }
             | Self::NothingBehind { .. }
+            | Self::BrokenLog { .. }
             | Self::ServerRuns { .. }
             | Self::TargetTaken { .. }
             | Self::TargetInside { .. }
@@ -96,6 +101,7 @@ impl Error {
                 "`tenantry backup list` shows windows and gaps; `--to now` restores the newest that there is"
             }
             Self::NothingBehind { last, timeline, .. } => return Some(instead(*last, *timeline)),
+            Self::BrokenLog { .. } => BROKEN_LOG,
             Self::ServerRuns { .. } => {
                 "stop it, and whatever starts it again; or restore beside it with `--target-dir`"
             }

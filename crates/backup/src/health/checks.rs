@@ -17,6 +17,9 @@ const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const ARCHIVING_FAILS_FOR: SignedDuration = SignedDuration::from_mins(10);
 /// More segments than this waiting are a queue.
 const WAITING: i64 = 8;
+const REPOSITORY_ROOM: &str =
+    "make room, or shorten `backup.retention`; see docs/runbooks/full-disk.md";
+const WAL_ROOM: &str = "make room, but not in `pg_wal`; see docs/runbooks/full-disk.md";
 
 impl Facts<'_> {
     pub(super) fn checks(&self) -> Vec<BackupCheck> {
@@ -28,9 +31,13 @@ impl Facts<'_> {
     }
 
     pub(super) fn disks(&self) -> impl Iterator<Item = BackupCheck> {
-        let repository =
-            self.space("repository_space", "the repository's disk", self.repository_disk);
-        let wal = self.space("wal_space", "the disk of the server's log", self.wal_disk);
+        let repository = self.space(
+            "repository_space",
+            "the repository's disk",
+            self.repository_disk,
+            REPOSITORY_ROOM,
+        );
+        let wal = self.space("wal_space", "the disk of the server's log", self.wal_disk, WAL_ROOM);
         repository.into_iter().chain(wal)
     }
 
@@ -192,11 +199,10 @@ impl Facts<'_> {
         )
     }
 
-    fn space(&self, name: &str, what: &str, disk: Option<Disk>) -> Option<BackupCheck> {
+    fn space(&self, name: &str, what: &str, disk: Option<Disk>, hint: &str) -> Option<BackupCheck> {
         let disk = disk?;
         let (share, wanted) = (disk.free_share(), f64::from(self.settings.free_space_percent));
         let found = format!("{what} has {share:.0} % free, {} MiB", disk.free_bytes >> 20);
-        let hint = "make room, or shorten `backup.retention`; see docs/runbooks/full-disk.md";
         Some(if share < wanted / 2.0 {
             failed(name, found, hint)
         } else if share < wanted {

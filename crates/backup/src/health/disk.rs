@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 
 /// Beside what is copied: what is written meanwhile, such as the log that a recovery needs at once.
 const MARGIN_BYTES: u64 = 128 * 1024 * 1024;
+
+/// Less is left by whoever found no room for a file.
+const FULL_BYTES: u64 = 1024 * 1024;
 
 /// A disk's room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,5 +50,21 @@ impl Disk {
         #[expect(clippy::cast_precision_loss, reason = "a share needs no 53 bits")]
         let share = self.free_bytes as f64 * 100.0 / self.total_bytes.max(1) as f64;
         share
+    }
+}
+
+impl Engine {
+    /// Where the repository's disk is full, that is why a backup failed, whatever pgBackRest says: it waits for the log
+    /// in vain, or misses the file that it could not write.
+    pub(crate) fn or_full(&self, error: Error) -> Error {
+        let disk = self.repository_dir().and_then(|dir| Disk::of(&dir));
+        match error {
+            Error::ArchiveTimeout { message } | Error::Engine { message, .. }
+                if disk.is_some_and(|disk| disk.free_bytes < FULL_BYTES) =>
+            {
+                Error::RepositoryFull { message }
+            }
+            error => error,
+        }
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn of(
     let positions = repository.backups.iter().map(|it| begin(&it.segments.0).min(it.lsn.0));
     let oldest_position = positions.chain(segments().map(|(name, _)| begin(name))).min()?;
     let times = repository.backups.iter().map(|it| it.started_at);
-    let oldest_at = times.chain(segments().map(|(_, arrived)| *arrived)).min()?;
+    let oldest_at = times.chain(segments().map(|(_, segment)| segment.arrived)).min()?;
     Some(Holding {
         repository: name(settings),
         covers_from: oldest_at.min(now),

@@ -65,10 +65,13 @@ impl Reached {
                  has: {last}",
                 gap.segments, gap.first, gap.before,
             )),
-            (When::At(_), _) if self.stopped_before.is_none() => remarks.push(format!(
-                "it is the end of timeline {} in the repository: the log there has no commit behind {last}",
-                start.window.timeline,
-            )),
+            (When::At(_), _) if self.stopped_before.is_none() => remarks.push(match &self.behind {
+                Some(behind) => format!("what was committed behind {last} can't be had: {behind}"),
+                None => format!(
+                    "it is the end of timeline {} in the repository: the log there has no commit behind {last}",
+                    start.window.timeline,
+                ),
+            }),
             _ => {}
         }
         remarks

@@ -1,7 +1,7 @@
 //! Windows of archives that are written down here, segment by segment.
 
 use super::*;
-use crate::archive::Branch;
+use crate::archive::{Branch, Segment};
 use crate::backups::BackupKind;
 use crate::wal::{History, Lsn};
 
@@ -15,10 +15,15 @@ fn segment(timeline: u32, number: u64) -> SegmentName {
     SegmentSize::default().segment(timeline, number)
 }
 
+fn put(archive: &mut Archive, timeline: u32, number: u64, second: i64) {
+    let arrived = Segment { arrived: at(second), checksum: "".into() };
+    archive.segments.insert(segment(timeline, number), arrived);
+}
+
 /// Segments `from..=to` of a timeline; segment n arrives at second 10 n.
 fn arrived(archive: &mut Archive, timeline: u32, numbers: impl IntoIterator<Item = u64>) {
     for n in numbers {
-        archive.segments.insert(segment(timeline, n), at(10 * i64::try_from(n).unwrap()));
+        put(archive, timeline, n, 10 * i64::try_from(n).unwrap());
     }
 }
 
@@ -105,7 +110,7 @@ fn a_moment_belongs_to_the_timeline_that_was_live_then() {
     arrived(&mut archive, 1, 1..=20);
     branch(&mut archive, 2, 210, &[(1, 10 * SIZE + 99)]);
     for n in 10..=15_u64 {
-        archive.segments.insert(segment(2, n), at(200 + i64::try_from(n).unwrap()));
+        put(&mut archive, 2, n, 200 + i64::try_from(n).unwrap());
     }
     let found = find(&[backup(1, 2, 3)], archive);
     // Second 150 has its rows on timeline 1, although timeline 2 leads through it, too.
@@ -122,7 +127,7 @@ fn a_backup_behind_the_point_where_a_timeline_was_left_is_no_beginning_for_the_n
     arrived(&mut archive, 1, 1..=20);
     branch(&mut archive, 2, 210, &[(1, 10 * SIZE + 99)]);
     for n in 10..=15_u64 {
-        archive.segments.insert(segment(2, n), at(200 + i64::try_from(n).unwrap()));
+        put(&mut archive, 2, n, 200 + i64::try_from(n).unwrap());
     }
     let found = find(&[backup(1, 12, 13)], archive);
     assert_eq!(spans(&found), [(130, 200, 1)]);
@@ -137,11 +142,17 @@ fn a_branch_of_a_branch_is_walked_through_all_of_them() {
     branch(&mut archive, 3, 310, &[(1, 10 * SIZE + 99), (2, 12 * SIZE + 7)]);
     for (timeline, numbers, base) in [(2, 10..=14_u64, 200), (3, 12..=13, 300)] {
         for n in numbers {
-            archive.segments.insert(segment(timeline, n), at(base + i64::try_from(n).unwrap()));
+            put(&mut archive, timeline, n, base + i64::try_from(n).unwrap());
         }
     }
     let found = find(&[backup(1, 2, 3)], archive.clone());
     assert_eq!(spans(&found), [(30, 200, 1), (210, 214, 2), (310, 313, 3)]);
+    // A recovery to the third reads each segment on the timeline that it was written on for it.
+    let window = found.windows.iter().find(|it| it.timeline == 3).unwrap();
+    for (number, timeline) in [(9, 1), (10, 2), (11, 2), (12, 3), (13, 3)] {
+        let read = window.segment(&archive, SegmentSize::default(), number);
+        assert_eq!(read, Some(segment(timeline, number)));
+    }
     // Without segment 11 of timeline 2 the third can't be reached from the first backup.
     archive.segments.remove(&segment(2, 11));
     let found = find(&[backup(1, 2, 3)], archive);

@@ -1,7 +1,7 @@
 //! One tenant brought back alone: what it has then, what others notice, what is left behind.
 
 mod breaking_off;
-mod past;
+pub(crate) mod past;
 mod staying;
 
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! Taking the server back: which rows there are, who stays erased, what is refused.
 
+mod damaged_log;
 mod detours;
 
 use std::path::Path;
@@ -26,7 +27,10 @@ async fn write(client: &Client, row: &str) {
 
 /// With a table in the tenants' database, a first backup, and rows A and B around a moment.
 async fn around() -> (World, Client, Timestamp) {
-    let world = World::new().await;
+    around_in(World::new().await).await
+}
+
+async fn around_in(world: World) -> (World, Client, Timestamp) {
     let client = world.db.superuser().await;
     client.batch_execute("CREATE TABLE public.probe (name text)").await.unwrap();
     world.back_up().await;

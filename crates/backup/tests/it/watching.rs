@@ -1,6 +1,8 @@
 //! What goes wrong on the server's side, and that it clears by itself.
 
-use tenantry_backup::{BackupKind, Error, keep};
+use std::time::Duration;
+
+use tenantry_backup::{BackupKind, Engine, Error, keep};
 use tenantry_db::doctor::Outcome;
 use tenantry_db::models::backups::{BackupCheck, find_report};
 use tokio::sync::Notify;
@@ -80,5 +82,28 @@ async fn the_service_makes_the_first_one_and_ends_when_told_to() {
     tokio::join!(keeping, kept);
     assert!(find_report(&world.db.reader).await.unwrap().is_some());
     assert_eq!(world.examine().await.backups.len(), 1);
+    world.stop().await;
+}
+
+/// A backup that can't be made, again and again, keeps nobody from looking at those that are there.
+#[tokio::test]
+async fn what_else_is_due_is_done_where_no_backup_can_be_made() {
+    let world = World::backed_up().await;
+    set(&world, Some("something else")).await;
+    let soon = Duration::from_millis(1);
+    let mut settings = world.engine.settings().clone();
+    settings.full_every = soon;
+    (settings.verify_every, settings.drill_every) = (Some(soon), Some(soon));
+    let engine = Engine::open(settings).await.unwrap();
+    let stop = Notify::new();
+    let looked = async {
+        let client = world.db.superuser().await;
+        let told = "SELECT max((report->'numbers'->>'drill_ok')::float8) IS NOT NULL FROM public.backup_report";
+        until(&client, told).await;
+        stop.notify_one();
+    };
+    tokio::join!(keep(engine.clone(), world.installation(), stop.notified()), looked);
+    assert!(engine.last_verified().unwrap().ok);
+    assert_eq!(world.examine().await.backups.len(), 1, "none could be made");
     world.stop().await;
 }

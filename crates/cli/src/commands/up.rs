@@ -84,7 +84,8 @@ async fn serve(
     let settings = Settings::from_config(&config)?;
     let listener = service::listen(settings.http.address).await?;
     let (installation, archive) = start(args, stack, &config, archived).await?;
-    let welcome = Welcome::new(args, stack, config_path, &installation, &settings).await?;
+    let mut welcome = Welcome::new(args, stack, config_path, &installation, &settings).await?;
+    welcome.backups = archive.as_ref().map(Archive::shown);
     if let Some(archive) = archive {
         *backups = Some(Backups::start(archive.ready().await, installation.clone()));
     }

@@ -15,9 +15,9 @@ mod update;
 mod values;
 
 pub use bring_back::{
-    BringBackError, Earlier, Loaded, Replaceable, Replaced, SchemaText, Undone, bring_forward,
+    BringBackError, Earlier, Loaded, Replaced, SchemaText, Undone, bring_forward,
     drop_what_is_nobodys, keep_dropping_kept, load_earlier, record_bring_back_as,
-    require_not_erased, require_replaceable, require_there_then, undo_bring_back,
+    require_not_erased, require_replaceable, size_on_disk, undo_bring_back,
 };
 pub(crate) use create::empty_schema;
 pub use create::{NewTenant, create_tenant};
@@ -40,6 +40,6 @@ pub(crate) use suspend::limit_waiting;
 pub use suspend::{resume_tenant, suspend_tenant, suspend_tenant_now};
 pub use transfer::{
     Archive, Export, ExportOptions, ExportedTable, ExportedTenant, ImportAs, Imported, Manifest,
-    TransferError, TransferProgress, import_tenant,
+    TransferError, TransferProgress, import_tenant, require_importable,
 };
 pub use update::{TenantChange, UpdatedTenant, update_tenant};

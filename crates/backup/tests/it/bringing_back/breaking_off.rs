@@ -118,7 +118,13 @@ async fn what_cannot_be_is_refused_before_anything_is_copied() {
     let (kind, text) = restore(&"nobody".parse().unwrap(), then).await;
     assert_eq!((kind, text.contains("nobody")), (ErrorKind::NotFound, true), "{text}");
     let (kind, text) = restore(&TenantRef::Id(late.id), then).await;
-    assert_eq!((kind, text.contains("was not there")), (ErrorKind::Refused, true), "{text}");
+    let created = late.created_at;
+    let said = format!(
+        "{then} can't be recovered: tenant `{}` was created at {created}; every moment can be between\n  {created} and ",
+        late.id
+    );
+    assert_eq!((kind, text.starts_with(&said)), (ErrorKind::Refused, true), "{text}");
+    assert!(text.ends_with(" (timeline 1)"), "{text}");
     let future = When::At(Timestamp::now() + Duration::from_secs(3600));
     let (kind, text) = restore(&acme, future).await;
     assert_eq!((kind, text.contains("in the future")), (ErrorKind::Refused, true), "{text}");
@@ -158,5 +164,50 @@ async fn what_cannot_be_is_refused_before_anything_is_copied() {
     past.client.batch_execute(&back).await.unwrap();
     let (kind, text) = restore(&acme, then).await;
     assert_eq!((kind, text.contains("was erased")), (ErrorKind::NotFound, true), "{text}");
+    past.world.stop().await;
+}
+
+/// A new tenant has what migrations make. What is more now was likely there then, and that would be found out after
+/// the copy; what is less may have been there.
+#[tokio::test]
+async fn tables_made_by_hand_are_refused_before_anything_is_copied() {
+    let past = Past::with(|_| String::new()).await;
+    let (schema, actor) = (past.acme.schema(), past.world.db.actor());
+    let tenant = TenantRef::Id(past.acme.id);
+    let wish = past.wish(&tenant, When::At(past.moment), TenantAim::New("acme-then"), &actor);
+    for (make, what, unmake) in [
+        ("CREATE TABLE {}.loose (n int)", "table `loose`", "DROP TABLE {}.loose"),
+        (
+            "ALTER TABLE {}.teams ADD loose int",
+            "column `teams.loose`",
+            "ALTER TABLE {}.teams DROP loose",
+        ),
+        ("CREATE SEQUENCE {}.loose", "sequence `loose`", "DROP SEQUENCE {}.loose"),
+    ] {
+        let run = async |text: &str| {
+            let text = text.replace("{}", &schema.to_string());
+            past.client
+                .batch_execute(&format!("SET ROLE shared_owner; {text}; RESET ROLE"))
+                .await
+                .unwrap();
+        };
+        run(make).await;
+        let error = restore_tenant(&wish, |step| panic!("{step:?}")).await.unwrap_err();
+        let expected = format!("tenant `{}` has {what}, which no migration made", past.acme.id);
+        assert_eq!((error.kind(), error.to_string()), (ErrorKind::Refused, expected));
+        run(unmake).await;
+    }
+    past.assert_wiped();
+    let tenants = "SELECT count(*)::text FROM public.tenants";
+    assert_eq!(past.text(tenants).await, "1", "nothing of the look is left");
+    let roles = "SELECT count(*)::text FROM pg_roles WHERE rolname LIKE 'tenant\\_%'";
+    assert_eq!(past.text(roles).await, "1");
+
+    // What somebody dropped by hand is what is looked for.
+    let drop = format!("DROP TABLE {schema}.content CASCADE");
+    past.client.batch_execute(&drop).await.unwrap();
+    let made = past.go(When::At(past.moment), TenantAim::New("acme-then")).await.unwrap();
+    let made = made.made.unwrap().tenant.schema();
+    assert_eq!(past.text(&format!("SELECT title FROM {made}.content")).await, "A");
     past.world.stop().await;
 }

@@ -16,7 +16,10 @@ impl Past {
     }
 
     pub(crate) async fn with(make: impl FnOnce(&Tenant) -> String) -> Self {
-        let world = World::new().await;
+        Self::of(World::new().await, make).await
+    }
+
+    pub(crate) async fn of(world: World, make: impl FnOnce(&Tenant) -> String) -> Self {
         let client = world.db.superuser().await;
         let acme = world.db.tenant("acme").await;
         client.batch_execute(&make(&acme)).await.unwrap();

@@ -18,17 +18,6 @@ pub(super) fn prepare(stack: &mut Stack, config: &Config) -> anyhow::Result<Opti
     Ok(Some(settings))
 }
 
-/// Where the backups go and how far they reach back, in a line.
-pub(super) fn shown(config: &Config) -> anyhow::Result<Option<String>> {
-    let settings = Settings::from_config(config)?;
-    let place = match &settings.place {
-        Place::Directory(path) => path.display().to_string(),
-        Place::S3 { bucket, .. } => format!("bucket `{bucket}`"),
-    };
-    let days = settings.retention_days;
-    Ok(settings.enabled.then(|| format!("{place}, {days} days back; `tenantry backup list`")))
-}
-
 /// The way of the primary's log into the repository.
 pub(super) struct Archive {
     engine: Engine,
@@ -52,6 +41,16 @@ impl Archive {
             async move { engine.create_stanza().await }
         });
         Ok(Self { engine, stanza })
+    }
+
+    /// Where the backups go and how far they reach back, in a line.
+    pub(super) fn shown(&self) -> String {
+        let settings = self.engine.settings();
+        let place = match &settings.place {
+            Place::Directory(path) => path.display().to_string(),
+            Place::S3 { bucket, .. } => format!("bucket `{bucket}`"),
+        };
+        format!("{place}, {} days back; `tenantry backup list`", settings.retention_days)
     }
 
     /// When it is open. What stands against it (a bucket that is away) keeps nobody from being served: the

@@ -10,7 +10,6 @@ use tenantry_api::auth::{Claims, Role, Scope, issue};
 use tenantry_db::Installation;
 use tenantry_stack::{Server, Stack};
 
-use super::archiving;
 use crate::args::Up;
 use crate::demo;
 
@@ -25,7 +24,7 @@ pub(crate) struct Welcome {
     replicas: Vec<String>,
     pgbouncer: String,
     /// None without backups.
-    backups: Option<String>,
+    pub(super) backups: Option<String>,
     data_dir: PathBuf,
     config: PathBuf,
     /// None where tokens are checked with public keys: then somebody else issues them.
@@ -71,7 +70,7 @@ impl Welcome {
             primary: address(ports.postgres),
             replicas: Server::replicas(args.replicas()).map(|r| address(ports.of(r))).collect(),
             pgbouncer: address(ports.pgbouncer),
-            backups: archiving::shown(installation.config())?,
+            backups: None,
             data_dir: args.data_dir.path(),
             config: config_path.to_owned(),
             platform_token: issues

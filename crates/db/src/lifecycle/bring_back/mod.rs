@@ -32,15 +32,6 @@ pub use keep::{drop_what_is_nobodys, keep_dropping_kept};
 pub use load::{Loaded, SchemaText, load_earlier};
 pub use swap::{Replaced, Undone, undo_bring_back};
 
-/// A tenant that may be brought back.
-#[derive(Debug)]
-pub struct Replaceable {
-    /// The tenant, as it is now.
-    pub tenant: Tenant,
-    /// What its schema takes on disk.
-    pub bytes: u64,
-}
-
 /// Refuses a tenant that was erased, or is about to be: what the backups still have of it stays there.
 ///
 /// # Errors
@@ -59,22 +50,17 @@ pub async fn require_not_erased(
     if gone || named { Err(BringBackError::Erased(row.id).into()) } else { Ok(row) }
 }
 
-/// Refuses what can be refused before anything is copied.
+/// Refuses a tenant whose own state can't be replaced, before anything is copied.
 ///
 /// # Errors
-/// Those of [`require_not_erased`]; [`Error::InvalidState`] for one that is deleted; [`Error::Behind`];
-/// [`BringBackError::NotThen`] and [`BringBackError::HalfWay`].
+/// [`Error::InvalidState`] for one that is deleted; [`Error::Behind`]; [`BringBackError::HalfWay`] and
+/// [`BringBackError::UsedOutside`].
 pub async fn require_replaceable(
     admin: &AdminDb,
-    reader: &ReaderDb,
-    ledger: Option<&ErasureLedger>,
     migrations: &Migrations,
-    tenant: &TenantRef,
-    moment: Option<Timestamp>,
-) -> Result<Replaceable, Error> {
-    let tenant = require_not_erased(reader, ledger, tenant).await?;
-    require_served(&tenant)?;
-    require_there_then(&tenant, moment)?;
+    tenant: &Tenant,
+) -> Result<(), Error> {
+    require_served(tenant)?;
     let db = admin.connection().await?;
     require_public_head(&**db, &migrations.public).await?;
     require_whole(&**db, tenant.id).await?;
@@ -84,24 +70,19 @@ pub async fn require_replaceable(
     if !objects.is_empty() {
         return Err(BringBackError::UsedOutside { tenant: tenant.id, objects }.into());
     }
-    let bytes = size_of(&**db, &schema).await?;
-    Ok(Replaceable { tenant, bytes })
+    Ok(())
 }
 
-/// Refuses a tenant that was created after the moment.
+/// What the tenant's tables take on disk now, with indexes and all.
 ///
 /// # Errors
-/// [`BringBackError::NotThen`].
-pub fn require_there_then(tenant: &Tenant, moment: Option<Timestamp>) -> Result<(), Error> {
-    match moment {
-        Some(at) if at < tenant.created_at => {
-            Err(BringBackError::NotThen { tenant: tenant.id, moment }.into())
-        }
-        _ => Ok(()),
-    }
+/// [`Error::Unavailable`] or [`Error::Database`].
+pub async fn size_on_disk(admin: &AdminDb, tenant: TenantId) -> Result<u64, Error> {
+    let db = admin.connection().await?;
+    size_of(&**db, &tenant.schema().to_string()).await
 }
 
-/// What the tables of a schema take on disk, with indexes and all.
+/// What the tables of a schema take.
 async fn size_of(db: &impl GenericClient, schema: &str) -> Result<u64, Error> {
     let row = db
         .query_typed_one(

@@ -54,6 +54,14 @@ pub enum TransferError {
     /// The archive's tables are not those that the migrations make.
     #[error("the archive does not fit the schema: {0}")]
     OtherShape(String),
+    /// The tenant has what no migration made, and a new tenant would lack it.
+    #[error("tenant `{tenant}` has {what}, which no migration made")]
+    MadeByHand {
+        /// The tenant.
+        tenant: TenantId,
+        /// What it has.
+        what: String,
+    },
     /// The archive would grow beyond all measure.
     #[error(
         "the archive of {compressed} bytes says that it holds {bytes} bytes, more than {} times as many",
@@ -87,6 +95,7 @@ impl TransferError {
             | Self::Newer(_)
             | Self::OtherMigrations(_)
             | Self::OtherShape(_)
+            | Self::MadeByHand { .. }
             | Self::TooMuch { .. }
             | Self::Rule(_) => ErrorKind::Refused,
             Self::TimeLimit { .. } => ErrorKind::Timeout,
@@ -112,6 +121,10 @@ impl TransferError {
             }
             Self::OtherShape(_) => {
                 "was the exporting tenant changed by hand? `tenantry migrate status --drift` says so there"
+            }
+            Self::MadeByHand { .. } => {
+                "move it to a schema of your own, with `ALTER TABLE … SET SCHEMA`, or take the tenant back in its \
+                 place, without `--as`"
             }
             Self::TooMuch { .. } => "`--any-size` imports it all the same",
             Self::Rule(_) => "nothing was imported",

@@ -76,31 +76,25 @@ impl Export {
         options: ExportOptions,
         actor: &Actor,
     ) -> Result<Self, Error> {
-        const TRIES: usize = 5;
         let (client, connection) = admin.driven_session().await?;
         let mut driver = JoinSet::new();
         driver.spawn(async move {
             // Its errors reach the client's own calls.
             let _ = connection.await;
         });
-        for _ in 0..TRIES {
-            let Some((row, shape)) = snapshot(&client, admin, tenant).await? else {
-                continue;
-            };
-            let omit = if options.omit_secrets { config.export.omit.as_slice() } else { &[] };
-            let manifest = describe(&client, &row, &shape, omit).await?;
-            record(admin, &manifest, actor).await?;
-            return Ok(Self {
-                admin: admin.clone(),
-                limits: config.export.clone(),
-                tenant: row,
-                shape,
-                manifest,
-                client,
-                _driver: driver,
-            });
-        }
-        Err(Error::Busy(format!("the schema of tenant `{tenant}`")))
+        let (row, shape) = snapshot(&client, admin, tenant).await?;
+        let omit = if options.omit_secrets { config.export.omit.as_slice() } else { &[] };
+        let manifest = describe(&client, &row, &shape, omit).await?;
+        record(admin, &manifest, actor).await?;
+        Ok(Self {
+            admin: admin.clone(),
+            limits: config.export.clone(),
+            tenant: row,
+            shape,
+            manifest,
+            client,
+            _driver: driver,
+        })
     }
 
     /// The tenant, as it is in the snapshot.

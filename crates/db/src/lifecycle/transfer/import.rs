@@ -5,10 +5,12 @@
 //! transaction is rolled back: the tenant is whole or absent (invariant 5), and nobody has seen it.
 
 use serde_json::json;
+use tokio_postgres::Transaction;
 
 use super::load::{self, Loading};
 use super::manifest::Manifest;
 use super::shape::{self, Shape};
+use super::snapshot::snapshot;
 use super::{Archive, TransferError, TransferProgress};
 use crate::config::Config;
 use crate::direct::AdminDb;
@@ -64,15 +66,8 @@ pub async fn import_tenant(
     let new = new_tenant(config, &manifest, wanted)?;
     let mut client = admin.session().await?;
     let tx = client.transaction().await.doing("begin a transaction")?;
-    let tenant = insert_new(&tx, admin, migrations, &new).await?;
-    let (id, schema) = (tenant.id, tenant.schema());
-    let built = migrations.tenant.up_to(manifest.schema_version);
-    let making = role_and_schema(schema, tenant.lane, &admin.roles);
-    migrate::fill_new_schema(tx.client(), admin, &built, id, &making).await?;
-    let lock_ms = admin.limits.lock_timeout.as_millis().max(1);
-    let settings = shape::settings(&admin.roles.owner(), schema, lock_ms);
-    tx.batch_execute(&settings).await.doing("prepare the import")?;
-    let shape = Shape::read(&tx, schema).await?;
+    let (tenant, shape) = build(&tx, admin, migrations, &new, manifest.schema_version).await?;
+    let id = tenant.id;
     fits(&manifest, &shape)?;
     let loading = Loading { tx: &tx, tenant: id, manifest: &manifest, shape: &shape };
     load::load(&loading, archive, &mut progress).await?;
@@ -91,6 +86,53 @@ pub async fn import_tenant(
     tracing::info!(tenant.id = %id, rows = manifest.rows(), "tenant imported");
     let (source, from_version) = (manifest.tenant.id, manifest.schema_version);
     Ok(Imported { tenant, source, from_version, rows: manifest.rows() })
+}
+
+/// The new tenant, with its tables as the files make them at a version, and no rows yet.
+async fn build(
+    tx: &Transaction<'_>,
+    admin: &AdminDb,
+    migrations: &Migrations,
+    new: &NewTenant,
+    version: i64,
+) -> Result<(Tenant, Shape), Error> {
+    let tenant = insert_new(tx, admin, migrations, new).await?;
+    let schema = tenant.schema();
+    let built = migrations.tenant.up_to(version);
+    let making = role_and_schema(schema, tenant.lane, &admin.roles);
+    migrate::fill_new_schema(tx.client(), admin, &built, tenant.id, &making).await?;
+    let lock_ms = admin.limits.lock_timeout.as_millis().max(1);
+    let settings = shape::settings(&admin.roles.owner(), schema, lock_ms);
+    tx.batch_execute(&settings).await.doing("prepare the import")?;
+    let shape = Shape::read(tx, schema).await?;
+    Ok((tenant, shape))
+}
+
+/// Refuses a tenant that has now what no migration made, and a subdomain that can't be had: an import of its
+/// earlier state would be refused for it, after a copy of the whole server. What it lacks now, it may have had.
+/// Changes nothing.
+///
+/// # Errors
+/// [`TransferError::MadeByHand`] and [`TransferError::Unexportable`]; [`Error::InvalidTenant`],
+/// [`Error::SubdomainTaken`], [`Error::Behind`], [`Error::Busy`].
+pub async fn require_importable(
+    admin: &AdminDb,
+    config: &Config,
+    migrations: &Migrations,
+    tenant: &Tenant,
+    subdomain: &str,
+) -> Result<(), Error> {
+    let new = NewTenant::new(config, &tenant.name, subdomain, None, serde_json::Map::new())?;
+    let mut client = admin.session().await?;
+    let (row, shape) = snapshot(&client, admin, tenant.id).await?;
+    client.batch_execute("ROLLBACK").await.doing("end a transaction")?;
+    let tx = client.transaction().await.doing("begin a transaction")?;
+    let (_, made) = build(&tx, admin, migrations, &new, row.schema_version).await?;
+    tx.rollback().await.doing("end a transaction")?;
+    match shape.beyond(&made) {
+        Some(what) => Err(TransferError::MadeByHand { tenant: tenant.id, what }.into()),
+        None => Ok(()),
+    }
 }
 
 /// Whom it becomes, by the same rules as for a sign-up.

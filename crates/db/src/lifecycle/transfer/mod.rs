@@ -16,6 +16,6 @@ mod zip_out;
 
 pub use error::TransferError;
 pub use export::{Export, ExportOptions, TransferProgress};
-pub use import::{ImportAs, Imported, import_tenant};
+pub use import::{ImportAs, Imported, import_tenant, require_importable};
 pub use manifest::{ExportedTable, ExportedTenant, Manifest};
 pub use zip_in::Archive;

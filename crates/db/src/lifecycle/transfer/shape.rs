@@ -96,6 +96,23 @@ impl Shape {
         self.sequences.iter().map(|(name, _)| name.as_str())
     }
 
+    /// The first thing that it has and the other one has not.
+    pub(super) fn beyond(&self, other: &Self) -> Option<String> {
+        let tables = self.tables.iter().find_map(|table| {
+            let Some(known) = other.tables.iter().find(|known| known.name == table.name) else {
+                return Some(format!("table `{}`", table.name));
+            };
+            let is_known = |name: &str| known.columns.iter().any(|column| column.name == name);
+            let column = table.columns.iter().find(|column| !is_known(&column.name));
+            column.map(|column| format!("column `{}.{}`", table.name, column.name))
+        });
+        let mut sequences = self.sequence_names();
+        tables.or_else(|| {
+            let name = sequences.find(|name| other.sequence(name).is_none());
+            name.map(|name| format!("sequence `{name}`"))
+        })
+    }
+
     /// The tables' quoted names, after one another.
     pub(super) fn list(&self, schema: SchemaName) -> String {
         let names: Vec<String> =

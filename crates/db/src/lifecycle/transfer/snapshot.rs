@@ -17,9 +17,26 @@ use crate::error::{Doing, Error};
 use crate::ids::{TenantId, TenantRef};
 use crate::models::tenants::{Status, Tenant, tenant_columns};
 
-/// Locks the tables, then takes the snapshot, so that it sees them as they stay. None if a migration came
-/// in between.
+/// Locks the tables, then takes the snapshot, so that it sees them as they stay.
+///
+/// # Errors
+/// [`Error::Busy`] where migrations come in between again and again.
 pub(super) async fn snapshot(
+    client: &Client,
+    admin: &AdminDb,
+    tenant: TenantId,
+) -> Result<(Tenant, Shape), Error> {
+    const TRIES: usize = 5;
+    for _ in 0..TRIES {
+        if let Some(taken) = try_snapshot(client, admin, tenant).await? {
+            return Ok(taken);
+        }
+    }
+    Err(Error::Busy(format!("the schema of tenant `{tenant}`")))
+}
+
+/// None if a migration came in between.
+async fn try_snapshot(
     client: &Client,
     admin: &AdminDb,
     tenant: TenantId,
