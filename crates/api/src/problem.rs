@@ -273,6 +273,7 @@ fn of_transfer(error: &TransferError) -> Problem {
         | TransferError::OtherMigrations(_)
         | TransferError::OtherShape(_)
         | TransferError::MadeByHand { .. }
+        | TransferError::ForeignOwner { .. }
         | TransferError::TooMuch { .. }
         | TransferError::Rule(_) => {
             Problem::new(Code::Internal, "the request's id helps to find out what it was")

@@ -215,7 +215,7 @@ fn in_lines(windows: &[String]) -> String {
     if windows.is_empty() {
         return "; there is no window of recoverability".to_owned();
     }
-    format!("; every moment can be between\n  {}", windows.join("\n  "))
+    format!("; every moment can be recovered between\n  {}", windows.join("\n  "))
 }
 
 fn last_commit(last: Option<&Timestamp>) -> String {

@@ -8,12 +8,12 @@
 
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tenantry_db::lifecycle::{
-    self, Archive, Earlier, ErasureLedger, Export, ExportOptions, ImportAs, Replaced, SchemaText,
-    TransferProgress, Undone, bring_forward, import_tenant, load_earlier, require_importable,
-    require_not_erased, require_replaceable, size_on_disk,
+    self, Archive, BringBackError, Earlier, ErasureLedger, Export, ExportOptions, ImportAs,
+    Replaced, SchemaText, TransferProgress, Undone, bring_forward, import_tenant, load_earlier,
+    require_importable, require_not_erased, require_replaceable, size_on_disk,
 };
 use tenantry_db::migrate::{Migrations, migrate_public};
 use tenantry_db::models::audit::Actor;
@@ -28,9 +28,13 @@ use crate::moment::{Start, When, locate, refusal};
 use crate::progress::Progress;
 use crate::recovery::{Fate, Reached, require_nothing_later};
 use crate::restore::{catch_up, wiped};
+use crate::windows::Recoverable;
 
 /// The server's log has it all once more.
 const ROOM_FACTOR: u64 = 2;
+
+/// The time of a tenant's creation is that of the beginning of its transaction.
+const COMMITTED_WITHIN: SignedDuration = SignedDuration::from_secs(1);
 
 /// What a tenant's earlier state becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +138,7 @@ pub async fn restore_tenant(
     let repository = engine.repository().await?;
     let recoverable = engine.recoverable(&repository).await?;
     let mut start = locate(when, Timestamp::now(), &repository.backups, &recoverable)?;
+    require_no_gap(wish, &start, &recoverable)?;
     let mut scratch = Scratch::open(&engine.settings().scratch_dir, engine.owner()).await?;
     engine.require_room(&start)?;
     require_room(engine, bytes)?;
@@ -206,7 +211,26 @@ async fn require_there_then(wish: &TenantRestore<'_>, tenant: &Tenant) -> Result
     catch_up(engine, config, when).await?;
     let recoverable = engine.recoverable(&engine.repository().await?).await?;
     let reason = format!("tenant `{}` was created at {}", tenant.id, tenant.created_at);
-    Err(refusal(when, reason, &recoverable.since(tenant.created_at)))
+    Err(refusal(when, reason, &recoverable.since(tenant.created_at + COMMITTED_WITHIN)))
+}
+
+/// Refuses to put what ends at a gap in the place of what the tenant has: that goes on.
+fn require_no_gap(
+    wish: &TenantRestore<'_>,
+    start: &Start<'_>,
+    recoverable: &Recoverable,
+) -> Result<()> {
+    match recoverable.gap_behind(start.window) {
+        Some(gap) if wish.when == When::Now && wish.aim == TenantAim::Replace => {
+            let reason = format!(
+                "{} segments of the log are missing from `{}` on, so the newest state that the repository has is \
+                 older than what the tenant has",
+                gap.segments, gap.first
+            );
+            Err(refusal(wish.when, reason, recoverable))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn moment(when: When) -> Option<Timestamp> {
@@ -296,7 +320,13 @@ async fn make(
     let there = AdminDb::new(copy)?;
     migrate_public(&there, &migrations.public, None, |_| {}).await?;
     let options = ExportOptions { omit_secrets: false };
-    let export = Export::open(&there, copy, tenant.id, options, actor).await?;
+    let export = Export::open(&there, copy, tenant.id, options, actor).await;
+    let export = export.map_err(|error| match error {
+        tenantry_db::Error::TenantNotFound(_) => {
+            BringBackError::NotThen { tenant: tenant.id, moment: moment(wish.when) }.into()
+        }
+        error => error,
+    })?;
     let path = scratch.root().join("earlier.zip");
     let file = create_private(&path)?;
     let (manifest, file) = export.write(file, |at| progress(loading(at))).await?;

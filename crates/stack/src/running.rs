@@ -198,7 +198,9 @@ impl RunningServer {
 
     fn start_failed(&self, status: io::Result<ExitStatus>) -> Error {
         let log_tail = self.log.tail();
-        let reason = if log_tail.contains("No space left on device") {
+        // PostgreSQL's hint for a block of which only a part found room.
+        const FULL: [&str; 2] = ["No space left on device", "Check free disk space"];
+        let reason = if FULL.iter().any(|words| log_tail.contains(words)) {
             NO_SPACE.to_owned()
         } else {
             in_words(status)

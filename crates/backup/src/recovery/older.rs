@@ -61,7 +61,7 @@ impl Reached {
         match (when, recoverable.gap_behind(start.window)) {
             (When::Now, Some(gap)) => remarks.push(format!(
                 "this is NOT the newest state of the server: {} segments of its log from `{}` on are missing, and \
-                 what was committed in them and behind them is lost, until {} at least. The last commit that it \
+                 what was committed in them and behind them is not in it, until {} at least. The last commit that it \
                  has: {last}",
                 gap.segments, gap.first, gap.before,
             )),

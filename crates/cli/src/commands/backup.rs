@@ -163,6 +163,9 @@ fn list_text(found: &Examination) -> String {
     let recoverable = &found.recoverable;
     if !recoverable.windows.is_empty() {
         text += "\nEvery moment can be recovered between\n";
+        if damage_is_known(&found.report.checks) {
+            text += "  (by the names of the files; some are damaged, see below)\n";
+        }
     }
     for window in &recoverable.windows {
         // Writing to a String can't fail.
@@ -187,6 +190,12 @@ fn list_text(found: &Examination) -> String {
         text += &checks_text(&bad);
     }
     text
+}
+
+/// Which moments lie behind it is only known once one of them is restored.
+fn damage_is_known(checks: &[Found]) -> bool {
+    let tells = |check: &Found| matches!(check.name.as_str(), "verify" | "drill");
+    checks.iter().any(|check| tells(check) && check.outcome == Outcome::Failed)
 }
 
 fn backups_text(backups: &[Made]) -> String {

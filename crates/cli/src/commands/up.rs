@@ -208,7 +208,8 @@ async fn start(
 
     for replica in stack.release_unwanted_replicas().await? {
         say(&format!(
-            "the {replica} is not wanted now: no log is kept for it, its directory stays"
+            "the {replica} is not wanted now: no log is kept for it. Its directory stays, with all that was in it: \
+             certificates of purges wait for it"
         ));
     }
     for number in 1..=args.replicas() {

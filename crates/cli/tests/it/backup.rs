@@ -265,7 +265,7 @@ fn one_tenant_comes_back_whatever_is_killed() {
         (&["--yes"], 2, "--to"),
         (&["--to", &moment, "--replace", "--as", "x"], 2, "--as"),
         (&["--undo", "--yes"], 6, "no former state"),
-        (&["--to", "2020-01-01T00:00:00Z", "--yes"], 4, "was not there"),
+        (&["--to", "2020-01-01T00:00:00Z", "--yes"], 4, "was created at"),
     ] {
         let refused = restore(more);
         assert_eq!(refused.code, code, "{more:?}: {}", refused.stderr);

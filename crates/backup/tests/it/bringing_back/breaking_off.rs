@@ -117,11 +117,15 @@ async fn what_cannot_be_is_refused_before_anything_is_copied() {
     let acme = TenantRef::Id(past.acme.id);
     let (kind, text) = restore(&"nobody".parse().unwrap(), then).await;
     assert_eq!((kind, text.contains("nobody")), (ErrorKind::NotFound, true), "{text}");
+    // Its creation is committed a little later, and segments' times are known to the second.
+    let offered = late.created_at + Duration::from_secs(1);
+    let later =
+        format!("SELECT clock_timestamp() > '{offered}'::timestamptz + interval '1 second'");
+    until(&past.client, &later).await;
     let (kind, text) = restore(&TenantRef::Id(late.id), then).await;
-    let created = late.created_at;
     let said = format!(
-        "{then} can't be recovered: tenant `{}` was created at {created}; every moment can be between\n  {created} and ",
-        late.id
+        "{then} can't be recovered: tenant `{}` was created at {}; every moment can be recovered between\n  {offered} and ",
+        late.id, late.created_at
     );
     assert_eq!((kind, text.starts_with(&said)), (ErrorKind::Refused, true), "{text}");
     assert!(text.ends_with(" (timeline 1)"), "{text}");
@@ -197,6 +201,16 @@ async fn tables_made_by_hand_are_refused_before_anything_is_copied() {
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::Refused, expected));
         run(unmake).await;
     }
+    // Nobody but its owner can read it, or lock it.
+    past.client.batch_execute(&format!("CREATE TABLE {schema}.loose (n int)")).await.unwrap();
+    for aim in [TenantAim::Replace, TenantAim::New("acme-then")] {
+        let wish = past.wish(&tenant, When::At(past.moment), aim, &actor);
+        let error = restore_tenant(&wish, |step| panic!("{step:?}")).await.unwrap_err();
+        let expected =
+            format!("tenant `{}` has table `loose`, which belongs to `postgres`", past.acme.id);
+        assert_eq!((error.kind(), error.to_string()), (ErrorKind::Refused, expected));
+    }
+    past.client.batch_execute(&format!("DROP TABLE {schema}.loose")).await.unwrap();
     past.assert_wiped();
     let tenants = "SELECT count(*)::text FROM public.tenants";
     assert_eq!(past.text(tenants).await, "1", "nothing of the look is left");
@@ -209,5 +223,27 @@ async fn tables_made_by_hand_are_refused_before_anything_is_copied() {
     let made = past.go(When::At(past.moment), TenantAim::New("acme-then")).await.unwrap();
     let made = made.made.unwrap().tenant.schema();
     assert_eq!(past.text(&format!("SELECT title FROM {made}.content")).await, "A");
+    past.world.stop().await;
+}
+
+#[tokio::test]
+async fn what_ends_at_a_gap_takes_nobodys_place() {
+    let past = Past::with(|_| String::new()).await;
+    past.world.segment().await;
+    past.add("C").await;
+    let lost = past.world.segment().await;
+    past.add("D").await;
+    past.world.segment().await;
+    std::fs::remove_file(past.world.archived(&lost)).unwrap();
+    let error = past.go(When::Now, TenantAim::Replace).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    assert!(error.to_string().contains(&lost), "{error}");
+    assert_eq!(past.live().await, ["A", "B", "C", "D"]);
+    // To look at it does no harm.
+    let restored = past.go(When::Now, TenantAim::New("acme-then")).await.unwrap();
+    assert!(restored.notes.iter().any(|note| note.contains(&lost)), "{:?}", restored.notes);
+    let made = restored.made.unwrap().tenant.schema().to_string();
+    assert_eq!(past.teams(&made).await, ["A", "B"]);
+    past.assert_wiped();
     past.world.stop().await;
 }

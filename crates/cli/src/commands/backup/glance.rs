@@ -13,6 +13,8 @@ use tenantry_db::doctor::{Check, Outcome};
 use tenantry_db::models::backups::{BackupCheck, StoredReport, find_report};
 use tenantry_db::{Config, ReaderDb};
 
+use super::damage_is_known;
+
 /// The timers of `deploy/systemd/` look each quarter of an hour.
 const STALE_AFTER: Duration = Duration::from_secs(45 * 60);
 
@@ -106,7 +108,9 @@ impl Glance {
             None => "there is no backup yet".to_owned(),
         }];
         if let Some((from, to)) = self.recoverable_from.zip(self.recoverable_to) {
-            said.push(format!("every moment from {from:.0} to {to:.0} can be recovered"));
+            let but =
+                if damage_is_known(&self.problems) { " unless its files are damaged" } else { "" };
+            said.push(format!("every moment from {from:.0} to {to:.0} can be recovered{but}"));
         }
         said.push(match (self.drilled_at, self.drill_held) {
             (Some(at), Some(true)) => format!("a drill held {} ago", ago(at)),

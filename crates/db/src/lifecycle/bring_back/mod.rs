@@ -19,6 +19,7 @@ use tokio_postgres::types::Type;
 
 use super::ErasureLedger;
 use super::purge::list_outside;
+use super::transfer::require_own_tables;
 use crate::direct::{AdminDb, ReaderDb, begin};
 use crate::error::{Doing, Error};
 use crate::ids::{TenantId, TenantRef};
@@ -53,8 +54,10 @@ pub async fn require_not_erased(
 /// Refuses a tenant whose own state can't be replaced, before anything is copied.
 ///
 /// # Errors
-/// [`Error::InvalidState`] for one that is deleted; [`Error::Behind`]; [`BringBackError::HalfWay`] and
-/// [`BringBackError::UsedOutside`].
+/// [`Error::InvalidState`] for one that is deleted; [`Error::Behind`]; [`BringBackError::HalfWay`],
+/// [`BringBackError::UsedOutside`] and [`TransferError::ForeignOwner`].
+///
+/// [`TransferError::ForeignOwner`]: crate::lifecycle::TransferError::ForeignOwner
 pub async fn require_replaceable(
     admin: &AdminDb,
     migrations: &Migrations,
@@ -64,6 +67,7 @@ pub async fn require_replaceable(
     let db = admin.connection().await?;
     require_public_head(&**db, &migrations.public).await?;
     require_whole(&**db, tenant.id).await?;
+    require_own_tables(&**db, tenant.id, &admin.roles.owner()).await?;
     let schema = tenant.schema().to_string();
     // Of the copies' names none begins with two underscores more.
     let objects = list_outside(&**db, &schema, &format!("{schema}____")).await?;

@@ -62,6 +62,16 @@ pub enum TransferError {
         /// What it has.
         what: String,
     },
+    /// A table of the tenant's schema belongs to somebody else, who made it by hand.
+    #[error("tenant `{tenant}` has table `{table}`, which belongs to `{owner}`")]
+    ForeignOwner {
+        /// The tenant.
+        tenant: TenantId,
+        /// The table.
+        table: String,
+        /// Whose it is.
+        owner: String,
+    },
     /// The archive would grow beyond all measure.
     #[error(
         "the archive of {compressed} bytes says that it holds {bytes} bytes, more than {} times as many",
@@ -96,6 +106,7 @@ impl TransferError {
             | Self::OtherMigrations(_)
             | Self::OtherShape(_)
             | Self::MadeByHand { .. }
+            | Self::ForeignOwner { .. }
             | Self::TooMuch { .. }
             | Self::Rule(_) => ErrorKind::Refused,
             Self::TimeLimit { .. } => ErrorKind::Timeout,
@@ -123,8 +134,12 @@ impl TransferError {
                 "was the exporting tenant changed by hand? `tenantry migrate status --drift` says so there"
             }
             Self::MadeByHand { .. } => {
-                "move it to a schema of your own, with `ALTER TABLE … SET SCHEMA`, or take the tenant back in its \
-                 place, without `--as`"
+                "move it to a schema of your own, with `ALTER … SET SCHEMA`, or take the tenant back in its place, \
+                 without `--as`"
+            }
+            Self::ForeignOwner { .. } => {
+                "move it to a schema of your own, with `ALTER TABLE … SET SCHEMA`, or give it to the owner of the \
+                 others, with `ALTER TABLE … OWNER TO`"
             }
             Self::TooMuch { .. } => "`--any-size` imports it all the same",
             Self::Rule(_) => "nothing was imported",

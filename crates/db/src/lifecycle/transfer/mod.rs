@@ -18,4 +18,5 @@ pub use error::TransferError;
 pub use export::{Export, ExportOptions, TransferProgress};
 pub use import::{ImportAs, Imported, import_tenant, require_importable};
 pub use manifest::{ExportedTable, ExportedTenant, Manifest};
+pub(in crate::lifecycle) use shape::require_own_tables;
 pub use zip_in::Archive;

@@ -7,7 +7,7 @@ use tokio_postgres::{GenericClient, Row};
 use super::TransferError;
 use super::manifest::ExportedSequence;
 use crate::error::{Doing, Error};
-use crate::ids::SchemaName;
+use crate::ids::{SchemaName, TenantId};
 
 /// How values are written and read, on both sides: the text of a value depends on these.
 pub(super) fn settings(owner: &str, schema: SchemaName, lock_timeout_ms: u128) -> String {
@@ -19,6 +19,28 @@ pub(super) fn settings(owner: &str, schema: SchemaName, lock_timeout_ms: u128) -
          SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1; SET LOCAL lc_monetary = 'C';
          SET LOCAL xmloption = 'content'; SET LOCAL standard_conforming_strings = on"
     )
+}
+
+/// Refuses a tenant with a table that isn't ours: it can be neither locked nor read as the owner of the others.
+pub(in crate::lifecycle) async fn require_own_tables(
+    db: &impl GenericClient,
+    tenant: TenantId,
+    owner: &str,
+) -> Result<(), Error> {
+    let foreign = db
+        .query_typed_opt(
+            "SELECT c.relname::text, pg_get_userbyid(c.relowner)::text FROM pg_class c
+               JOIN pg_namespace n ON n.oid = c.relnamespace
+              WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND pg_get_userbyid(c.relowner) <> $2
+              ORDER BY 1 LIMIT 1",
+            &[(&tenant.schema().to_string(), Type::TEXT), (&owner, Type::TEXT)],
+        )
+        .await
+        .doing("look whose the tenant's tables are")?;
+    foreign.map_or(Ok(()), |row| {
+        let (table, owner) = (row.get(0), row.get(1));
+        Err(TransferError::ForeignOwner { tenant, table, owner }.into())
+    })
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

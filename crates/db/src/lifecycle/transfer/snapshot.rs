@@ -46,6 +46,7 @@ async fn try_snapshot(
     let settings = shape::settings(&admin.roles.owner(), schema, lock_ms);
     client.batch_execute(&format!("BEGIN; {settings}")).await.doing("begin a transaction")?;
     require_status(client, tenant).await?;
+    shape::require_own_tables(client, tenant, &admin.roles.owner()).await?;
     let before = Shape::read(client, schema).await?;
     client.batch_execute("COMMIT").await.doing("end a transaction")?;
     let mut opening = format!("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; {settings}; ");
