@@ -218,7 +218,7 @@ pub async fn keep(engine: Engine, installation: Installation, stop: impl Future<
         };
         tokio::select! {
             biased;
-            done = do_what_is_due(engine, admin, config, &found) => done.and(stored),
+            done = do_what_is_due(engine, admin, config, found) => done.and(stored),
             () = looking => stored,
         }
     })
@@ -231,9 +231,9 @@ async fn do_what_is_due(
     engine: &Engine,
     admin: &AdminDb,
     config: &Config,
-    found: &Examination,
+    mut found: Examination,
 ) -> Result<()> {
-    let made = unless_busy(back_up_if_due(engine, admin, found).await);
+    let made = unless_busy(back_up_if_due(engine, admin, &mut found).await);
     let verified = unless_busy(verify_if_due(engine, admin, &found.backups).await);
     // Boxed, since the compiler can't see otherwise that it may move between threads.
     let drilling: Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> =
@@ -250,14 +250,15 @@ fn unless_busy(done: Result<()>) -> Result<()> {
     }
 }
 
-async fn back_up_if_due(engine: &Engine, admin: &AdminDb, found: &Examination) -> Result<()> {
+/// What was found is what there is with the new one, afterwards: it may be what was waited for.
+async fn back_up_if_due(engine: &Engine, admin: &AdminDb, found: &mut Examination) -> Result<()> {
     if due_now(engine, found).is_none() {
         return Ok(());
     }
     // It looks once more: somebody else may have made it by now.
     if let Some((due, made)) = make_if_due(engine, admin, |_| {}).await? {
         tracing::info!(label = made.label, ?due, "made a backup");
-        report(engine, admin).await?;
+        *found = report(engine, admin).await?;
     }
     Ok(())
 }
