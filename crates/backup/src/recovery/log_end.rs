@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
 use std::path::PathBuf;
 
+use data_encoding::HEXLOWER;
 use sha1::{Digest as _, Sha1};
 use tenantry_stack::{Scratch, files};
 
@@ -97,7 +98,7 @@ async fn checksum(file: PathBuf) -> io::Result<String> {
             let bytes = piece.len();
             reader.consume(bytes);
         }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(HEXLOWER.encode(&hash.finalize()))
     };
     tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
 }
