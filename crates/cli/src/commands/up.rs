@@ -84,8 +84,9 @@ async fn serve(
     let settings = Settings::from_config(&config)?;
     let listener = service::listen(settings.http.address).await?;
     let (installation, archive) = start(args, stack, &config, archived).await?;
-    let mut welcome = Welcome::new(args, stack, config_path, &installation, &settings).await?;
-    welcome.backups = archive.as_ref().map(Archive::shown);
+    let backed_up = archive.as_ref().map(Archive::shown);
+    let welcome =
+        Welcome::new(args, stack, config_path, &installation, &settings, backed_up).await?;
     if let Some(archive) = archive {
         *backups = Some(Backups::start(archive.ready().await, installation.clone()));
     }

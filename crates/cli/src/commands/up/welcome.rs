@@ -24,7 +24,7 @@ pub(crate) struct Welcome {
     replicas: Vec<String>,
     pgbouncer: String,
     /// None without backups.
-    pub(super) backups: Option<String>,
+    backups: Option<String>,
     data_dir: PathBuf,
     config: PathBuf,
     /// None where tokens are checked with public keys: then somebody else issues them.
@@ -43,6 +43,7 @@ impl Welcome {
         config_path: &Path,
         installation: &Installation,
         settings: &Settings,
+        backups: Option<String>,
     ) -> anyhow::Result<Self> {
         let ports = stack.ports();
         let address = |port: u16| format!("127.0.0.1:{port}");
@@ -70,7 +71,7 @@ impl Welcome {
             primary: address(ports.postgres),
             replicas: Server::replicas(args.replicas()).map(|r| address(ports.of(r))).collect(),
             pgbouncer: address(ports.pgbouncer),
-            backups: None,
+            backups,
             data_dir: args.data_dir.path(),
             config: config_path.to_owned(),
             platform_token: issues
